@@ -15,7 +15,7 @@ class ConfigError(LucencyError):
 
 
 class DataError(LucencyError):
-    """A data set that cannot be used as a whole (a single bad file is a `Rejected`, not an error)."""
+    """A data set that cannot be used as a whole (one bad file is a `Rejected`)."""
 
 
 class ModelError(LucencyError):

@@ -142,7 +142,7 @@ class Rate(Record):
 
 
 class FindingPerformance(Record):
-    """How well one finding's probability ranks its positives above its negatives (higher = better)."""
+    """How well one finding's probability ranks positives above negatives (higher = better)."""
 
     finding: str
     n_positive: int
