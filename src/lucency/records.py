@@ -21,6 +21,8 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 """One film as stored: (H, W), unsigned, 0 = black."""
+NetworkInputs = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+"""(N, size, size): films after crop and resize, in the stored dtype."""
 
 Split = Literal["train", "validation", "reference", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "reference", "test")
@@ -121,6 +123,8 @@ class Estimate(Record):
     """A number with its 95 % interval; ``None`` with a `reason` where it is undefined.
 
     n: how many things it was computed from (images for a per-finding metric, findings for a mean).
+    reason: why there is no value, or no interval around it.
+    undefined_resamples: bootstrap resamples left out of the interval because they lack a class.
     """
 
     value: float | None
@@ -128,6 +132,7 @@ class Estimate(Record):
     high: float | None = None
     n: int = 0
     reason: str | None = None
+    undefined_resamples: int = 0
 
 
 class Rate(Record):
