@@ -1,0 +1,25 @@
+"""What is measured: performance, attack success, detection. Pure functions to records."""
+
+from lucency.evaluate.attack import measure_attack_success, succeeded
+from lucency.evaluate.detection import measure_cell, measure_detection, threshold_at_fpr
+from lucency.evaluate.localisation import is_hit
+from lucency.evaluate.operating import operating_points
+from lucency.evaluate.performance import auroc_difference, measure_performance, micro_floor
+from lucency.evaluate.ranking import auprc, auroc
+from lucency.evaluate.rates import rate
+
+__all__ = [
+    "auprc",
+    "auroc",
+    "auroc_difference",
+    "is_hit",
+    "measure_attack_success",
+    "measure_cell",
+    "measure_detection",
+    "measure_performance",
+    "micro_floor",
+    "operating_points",
+    "rate",
+    "succeeded",
+    "threshold_at_fpr",
+]
