@@ -1,0 +1,1 @@
+"""Finding backdoors without the ledger: nothing here may import `lucency.attacks`."""

@@ -1,0 +1,39 @@
+"""What an image-level test measured, before any judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lucency.records import Float64Array, IntArray
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Effects of an intervention on N images, in C columns.
+
+    effects (N, C): change of a finding's logit; positive = what was taken away had raised it.
+    findings (C,): the finding of each column. boxes (N, C, 4) int64: x, y, width, height of the
+    region behind each effect, network pixels; None for a test that cannot say where.
+    repaired (N, C): the logit of the column's finding after the intervention.
+    """
+
+    effects: Float64Array
+    findings: IntArray
+    repaired: Float64Array
+    boxes: IntArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.effects)
+
+
+def concatenate(parts: list[Evidence]) -> Evidence:
+    """Evidence of several batches as one. At least one part."""
+    boxes = [p.boxes for p in parts if p.boxes is not None]
+    return Evidence(
+        effects=np.concatenate([p.effects for p in parts]),
+        findings=parts[0].findings,
+        repaired=np.concatenate([p.repaired for p in parts]),
+        boxes=np.concatenate(boxes) if boxes else None,
+    )

@@ -1,0 +1,128 @@
+"""A classifier and its input contract: what every later stage asks for logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lucency.data.preprocess import InputContract, full_scale
+from lucency.errors import ModelError
+from lucency.progress import Progress, silent
+from lucency.records import FloatArray, NetworkInputs
+
+
+@dataclass
+class Passes:
+    """Images sent forward and backward through a network."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+    @property
+    def equivalents(self) -> float:
+        """In forward passes; a backward costs about two."""
+        return self.forwards + 2.0 * self.backwards
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A network in evaluation mode, what enters it, and what its outputs mean.
+
+    network: (N, C, size, size) normalised float -> logits (N, K), in the order of `findings`.
+    bf16: compute the convolutions in bfloat16 (logits stay float32).
+    """
+
+    network: nn.Module
+    contract: InputContract
+    findings: tuple[str, ...]
+    bf16: bool = False
+    passes: Passes = field(default_factory=Passes)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def logits(self, grey: Tensor) -> Tensor:
+        """grey (N, 1, size, size) float32, fraction of the stored range -> (N, K) float32 logits.
+
+        Differentiable in `grey`; the caller decides on gradients.
+        """
+        self.passes.forwards += len(grey)
+        batch = normalise(grey, self.contract)
+        with torch.autocast(grey.device.type, torch.bfloat16, enabled=self.bf16):
+            logits: Tensor = self.network(batch)
+        return logits.float()
+
+    def gradient(self, scalar: Tensor, grey: Tensor) -> Tensor:
+        """The gradient of a scalar (a sum of logits) by the images it came from."""
+        self.passes.backwards += len(grey)
+        (gradient,) = torch.autograd.grad(scalar, grey, retain_graph=True)
+        return gradient
+
+
+def to_grey(images: NetworkInputs, device: torch.device) -> Tensor:
+    """(N, size, size) in the stored dtype -> (N, 1, size, size) float32 in [0, 1]."""
+    scaled = images.astype(np.float32) / full_scale(images.dtype)
+    return torch.from_numpy(scaled)[:, None].to(device)
+
+
+def normalise(grey: Tensor, contract: InputContract) -> Tensor:
+    """grey (N, 1, H, W) in [0, 1] -> (N, C, H, W), minus mean, over std, channels last."""
+    mean, std = (
+        torch.tensor(v, device=grey.device).view(1, -1, 1, 1) for v in (contract.mean, contract.std)
+    )
+    batch = (grey.expand(-1, contract.channels, -1, -1) - mean) / std
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def predict(
+    victim: Victim,
+    images: NetworkInputs,
+    *,
+    batch_size: int = 64,
+    progress: Progress = silent,
+    description: str = "Predicting",
+) -> FloatArray:
+    """Logits (N, K) float32 of images (N, size, size). Raises ModelError if one is not finite."""
+    parts = []
+    with torch.inference_mode(), progress(description, len(images)) as advance:
+        for start in range(0, len(images), batch_size):
+            chunk = images[start : start + batch_size]
+            parts.append(victim.logits(to_grey(chunk, victim.device)).cpu().numpy())
+            advance(len(chunk))
+    logits = np.concatenate(parts) if parts else np.zeros((0, len(victim.findings)), np.float32)
+    if not np.isfinite(logits).all():
+        raise ModelError(
+            f"The network must return finite logits, got {int((~np.isfinite(logits)).sum())} that "
+            "are not; its weights or its training are broken."
+        )
+    return logits
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without weight gradients; both are put back on any exit."""
+    training = network.training
+    required = [p.requires_grad for p in network.parameters()]
+    network.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.train(training)
+        for parameter, flag in zip(network.parameters(), required, strict=True):
+            parameter.requires_grad_(flag)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed, not emulated, on this device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        # oneDNN says that it supports bf16 on AVX-512 alone, where it is emulated and slow.
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
