@@ -44,6 +44,7 @@ REFUSALS: tuple[Refusal, ...] = get_args(Refusal)
 """All that `decode` can say about a file; none names a path."""
 
 _GREY_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"})
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
@@ -82,7 +83,11 @@ def decode(path: str | os.PathLike[str]) -> Image:
         except (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning):
             raise DecodeError("larger than 64 million pixels or 512 MiB") from None
         except UnidentifiedImageError:
-            raise DecodeError("not a PNG or JPEG image") from None
+            file.seek(0)
+            known = file.read(8).startswith(_SIGNATURES)
+            raise DecodeError(
+                "damaged or truncated" if known else "not a PNG or JPEG image"
+            ) from None
         except Exception:  # noqa: BLE001 - hostile bytes make Pillow raise almost anything
             raise DecodeError("damaged or truncated") from None
 
