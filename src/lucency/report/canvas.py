@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -79,7 +80,9 @@ class Svg(NamedTuple):
 def draw(width: int, height: int, paint: Callable[[Axes], None]) -> Svg:
     """Let `paint` draw on one pair of axes of (width, height) CSS pixels."""
     stream = io.StringIO()
-    with matplotlib.style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
+        # The reader's fonts draw the text, so a glyph that is missing here may well be there.
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         FigureCanvasSVG(figure)
         paint(figure.add_subplot())

@@ -74,7 +74,7 @@ def p_histogram(p_values: Mapping[Model, Float64Array]) -> Svg:
 def alarm_rate(p_values: Mapping[Model, Float64Array], alpha: float, smallest: float) -> Svg:
     """Draw the share of clean images flagged at every alpha, against the share promised."""
     n = min(len(values) for values in p_values.values())
-    low, high = min(smallest, 0.5) * 0.8, 1.0
+    low, high = min(smallest, alpha, 0.5) * 0.8, 1.0
 
     def paint(axes: Axes) -> None:
         grid = np.geomspace(low, high, 120)

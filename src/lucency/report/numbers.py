@@ -40,8 +40,8 @@ def p_value(value: float, smallest: float) -> str:
 def percent(value: float) -> str:
     """Write a fraction as a percentage of two significant digits or one decimal.
 
-    >>> percent(0.01), percent(0.0911), percent(0.00125), percent(1.0)
-    ('1 %', '9.1 %', '0.13 %', '100 %')
+    >>> percent(0.01), percent(0.0911), percent(0.0013), percent(1.0)
+    ('1\\xa0%', '9.1\\xa0%', '0.13\\xa0%', '100\\xa0%')
     """
     scaled = 100 * value
     digits = f"{scaled:.1f}" if scaled >= 1 else f"{scaled:.2g}"
