@@ -474,6 +474,7 @@ def _report(
             for model in MODELS
             for name in ("NN", "TT", "TN")
         ),
+        macro_difference=Estimate(value=-0.014, low=-0.031, high=0.002, n=len(findings) - 1),
         operating_points=tuple(
             OperatingPoint(name=name, finding=finding, threshold=value,
                            sensitivity=0.44, specificity=0.951)

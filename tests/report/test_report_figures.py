@@ -10,7 +10,13 @@ import pytest
 from payloads import PAYLOADS
 from sklearn.metrics import roc_auc_score
 
-from lucency.records import Estimate, FindingPerformance, Performance, Survival
+from lucency.records import (
+    Estimate,
+    FindingPerformance,
+    Performance,
+    Survival,
+    SurvivalDistribution,
+)
 from lucency.report import detection_figures, figures
 from lucency.report.canvas import Svg
 from lucency.report.curves import MAX_POINTS, Curve, below, roc
@@ -104,3 +110,12 @@ def test_share_below() -> None:
     curve = below(np.array([0.2, 0.1, 0.2, 0.9]))
     assert curve.x.tolist() == [0.1, 0.2, 0.9]
     assert curve.y.tolist() == [0.25, 0.75, 1.0]
+
+
+def test_a_large_trigger_is_shown_in_ranges() -> None:
+    spread = SurvivalDistribution(
+        n_places=64, share_vanished=0.0, mean_pixels=32, mean_max_change=0.5,
+        pixels={str(key): 1 / 64 for key in range(64)},
+    )  # fmt: skip
+    assert len(figures._bins(list(range(64)))) == 1 + figures.RANGES
+    assert "53–65" in drawn(figures.survival_shares([("all places", spread)]))

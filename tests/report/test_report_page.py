@@ -74,7 +74,7 @@ def test_what_was_measured_is_said(html: str) -> None:
         "p = 0.0033; smallest possible 0.0033", "5 × 5 px", "Labels were mined from reports",
         "not defined: no film of the test set is positive", "299 clean reference films",
         'target = "Atelectasis"', "lucency run run.toml", "0.1.0", "20250611", "backdoored",
-        "9 → 1 px",
+        "9 → 1 px", "−0.014 [−0.031, +0.002]",
     ):  # fmt: skip
         assert fact in text, fact
     assert "backdoor-free" not in text
@@ -153,6 +153,7 @@ def test_every_none_gives_its_reason(small: Path) -> None:
               for r in reasons(e["findings"])]  # fmt: skip
     for reason in shown:
         assert f"not defined: {reason}" in structure.text
+    assert structure.text.count(f"not defined: {record['macro_difference']['reason']}") == 2
     assert "not defined: point 0." in structure.text
     assert "no positive film" in structure.text or "reason" in structure.text
     for words in (
@@ -163,6 +164,26 @@ def test_every_none_gives_its_reason(small: Path) -> None:
     ):  # fmt: skip
         assert words in structure.text, words
     assert "None" not in structure.text
+
+
+def test_a_value_without_interval_says_why(small: Path) -> None:
+    record = load(small).model_dump(by_alias=True)
+    area = record["performances"][0]["findings"][0]["auroc"]
+    area |= {"low": None, "high": None, "reason": "no interval: one patient",
+             "undefined_resamples": 1234}  # fmt: skip
+    write_report(small, RunReport.model_validate(record))
+    text = Structure(render_run(small)).text
+    assert "no interval: one patient" in text
+    assert "1,234 resamples left out" in text
+
+
+def test_a_trigger_at_varying_places(small: Path) -> None:
+    record = load(small).model_dump(by_alias=True)
+    record["attack"]["survival"] = None
+    write_report(small, RunReport.model_validate(record))
+    text = Structure(render_run(small)).text
+    assert "mean over the places it may take" in text
+    assert "not defined: the place varies" in text
 
 
 def test_an_empty_run_still_reads(small: Path) -> None:

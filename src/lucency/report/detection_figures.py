@@ -24,7 +24,6 @@ def detection_roc(title: str, curves: Mapping[str, Curve], n_clean: int) -> Svg:
 
     def paint(axes: Axes) -> None:
         chance = np.geomspace(LOWEST_RATE, 1, 60)
-        axes.plot(chance, chance, color=SOFT, linewidth=1, linestyle=(0, (1, 2)), label="chance")
         axes.axvline(0.01, color=LINE, linewidth=0.9)
         if 1 / n_clean > LOWEST_RATE:
             axes.axvspan(LOWEST_RATE, 1 / n_clean, color=WASH, linewidth=0, zorder=0)
@@ -32,6 +31,7 @@ def detection_roc(title: str, curves: Mapping[str, Curve], n_clean: int) -> Svg:
             dashes, ink, width = _LINES[place % len(_LINES)]
             axes.step(np.maximum(curve.x, LOWEST_RATE), curve.y, where="post", color=ink,
                       linestyle=dashes, linewidth=width, label=label(name))  # fmt: skip
+        axes.plot(chance, chance, color=SOFT, linewidth=1, linestyle=(0, (1, 2)), label="chance")
         axes.set_xscale("log")
         axes.set(xlim=(LOWEST_RATE, 1), ylim=(-0.02, 1.02))
         axes.set_xticks(*percent_axis(_TICKS))

@@ -43,6 +43,7 @@ DASHES: dict[Model, str] = {"backdoored": "-", "clean": "--"}
 LABEL_LENGTH = 26
 MAX_CELLS = 144
 MAX_BARS = 10
+RANGES = 5
 
 
 def label(text: str, limit: int = LABEL_LENGTH) -> str:
@@ -188,16 +189,19 @@ def footprint(survival: Survival) -> Svg:
 def survival_shares(series: Sequence[tuple[str, SurvivalDistribution]]) -> Svg:
     """Draw how often how many of the trigger's pixels reach the network."""
     shades = (INK, "#6f7f8c", "#b9c4cb")
-    keys = sorted({int(key) for _, spread in series for key in spread.pixels})
-    shown = keys[:MAX_BARS]
+    bins = _bins(sorted({int(key) for _, spread in series for key in spread.pixels}))
 
     def paint(axes: Axes) -> None:
         width = 0.8 / max(1, len(series))
         for place, (name, spread) in enumerate(series):
-            heights = [spread.pixels.get(str(key), 0.0) for key in shown]
-            left = [index - 0.4 + width * (place + 0.5) for index in range(len(shown))]
+            heights = [
+                sum(share for key, share in spread.pixels.items() if low <= int(key) <= high)
+                for low, high in bins
+            ]
+            left = [index - 0.4 + width * (place + 0.5) for index in range(len(bins))]
             axes.bar(left, heights, width * 0.9, color=shades[place % 3], label=name)
-        axes.set_xticks(range(len(shown)), [str(key) for key in shown])
+        names = [f"{low}" if low == high else f"{low}–{high}" for low, high in bins]
+        axes.set_xticks(range(len(bins)), names)
         axes.set_ylim(0, 1)
         axes.set_yticks(*percent_axis((0, 0.5, 1)))
         axes.set_xlabel("Trigger pixels that reach the network")
@@ -207,6 +211,14 @@ def survival_shares(series: Sequence[tuple[str, SurvivalDistribution]]) -> Svg:
         axes.legend(loc="upper right")
 
     return draw(420, 232, paint)
+
+
+def _bins(keys: list[int]) -> list[tuple[int, int]]:
+    """Return the (lowest, highest) count of each bar: one bar a count, or else a few ranges."""
+    if len(keys) <= MAX_BARS:
+        return [(key, key) for key in keys]
+    width = math.ceil(keys[-1] / RANGES)
+    return [(0, 0)] + [(1 + width * step, width * (step + 1)) for step in range(RANGES)]
 
 
 def _whisker(axes: Axes, y: float, value: Estimate | Rate, model: Model | None) -> None:

@@ -77,6 +77,19 @@ def interval(low: float | None, high: float | None, decimals: int = 2) -> str | 
     )
 
 
+def difference(value: Estimate) -> str:
+    """Write a difference in [-1, 1] with its interval, every number signed.
+
+    >>> difference(Estimate(value=-0.014, low=-0.031, high=0.002))
+    '−0.014 [−0.031, +0.002]'
+    """
+    if value.value is None:
+        return undefined(value.reason)
+    if value.low is None or value.high is None:
+        return signed(value.value, 3) + (f" ({value.reason})" if value.reason else "")
+    return f"{signed(value.value, 3)} [{signed(value.low, 3)}, {signed(value.high, 3)}]"
+
+
 def undefined(reason: str | None) -> str:
     """Say that a value is not defined, and why."""
     return f"{UNDEFINED}: {reason or 'no reason was recorded'}"

@@ -128,6 +128,16 @@ def scale_bar() -> str:
     return png(blend(np.full((8, 256), 96, dtype=np.uint8), cells))
 
 
+def keys() -> tuple[str, str]:
+    """Draw the two kinds of box as small PNG data URIs: region, trigger."""
+    ground = np.full((40, 40, 3), 96, dtype=np.uint8)
+    box = Box(x=8, y=8, width=24, height=24)
+    return (
+        png(_framed(ground, 1, (0, 0), box, None, (0, 0))),
+        png(_framed(ground, 1, (0, 0), None, box, (0, 0))),
+    )
+
+
 def png(colour: Colour) -> str:
     """Encode (H, W, 3) uint8 as a PNG data URI; the same pixels give the same bytes."""
     stream = io.BytesIO()

@@ -81,6 +81,7 @@ def render_run(folder: Path) -> str:
         panels=_panels(run),
         cases=_cases(run),
         scale_bar=overlay.scale_bar(),
+        keys=overlay.keys(),
         drawings=_drawings(run),
     )  # fmt: skip
 
@@ -103,6 +104,7 @@ def _environment() -> Environment:
         "share": numbers.share,
         "percent": numbers.percent,
         "signed": numbers.signed,
+        "difference": numbers.difference,
         "count": numbers.count,
         "amount": numbers.amount,
         "box": numbers.box,

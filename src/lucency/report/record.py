@@ -17,6 +17,7 @@ from lucency.records import (
     DetectionCell,
     DetectionScore,
     Direction,
+    Estimate,
     OperatingPoint,
     Performance,
     Record,
@@ -155,7 +156,11 @@ class Verdict(Record):
 
 
 class RunReport(Record):
-    """All that a run measured."""
+    """All that a run measured.
+
+    macro_difference: macro AUROC on clean films, backdoored minus clean model, paired by patient.
+    operating_points: those of the backdoored model.
+    """
 
     schema_: Literal["lucency/run/1"] = Field(default=SCHEMA, alias="schema")
     name: str
@@ -172,6 +177,7 @@ class RunReport(Record):
     preprocessing: str
     victims: tuple[VictimSummary, ...]
     performances: tuple[Performance, ...]
+    macro_difference: Estimate
     operating_points: tuple[OperatingPoint, ...]
     attack_success: tuple[AttackSuccess, ...]
     reference: ReferenceSummary

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from lucency.records import AttackSuccess, DetectionScore, Estimate, Performance, Rate
+from lucency.records import AttackSuccess, DetectionScore, Estimate, Rate
 from lucency.report.numbers import (
     UNDEFINED,
+    amount,
     count,
+    difference,
     fraction,
     interval,
     p_number,
@@ -42,7 +44,7 @@ def key_figures(report: RunReport) -> tuple[Tile, ...]:
     }
     found, successful = scores.get("all"), scores.get("successful")
     return (
-        _clean_auroc(report.performances),
+        _clean_auroc(report),
         _attack_success(headline_success(report)),
         _survival(report.attack),
         _estimate_tile(
@@ -79,14 +81,15 @@ def headline_success(report: RunReport) -> AttackSuccess | None:
     return None
 
 
-def _clean_auroc(performances: Sequence[Performance]) -> Tile:
-    clean = {p.model: p.macro_auroc for p in performances if p.set_name == "NN"}
-    return _estimate_tile(
+def _clean_auroc(report: RunReport) -> Tile:
+    clean = {p.model: p.macro_auroc for p in report.performances if p.set_name == "NN"}
+    tile = _estimate_tile(
         "Clean macro AUROC",
         clean.get("backdoored", _NO_ESTIMATE),
         "findings",
         ("clean model", clean.get("clean", _NO_ESTIMATE)),
     )
+    return tile._replace(beside=(*tile.beside, f"difference {difference(report.macro_difference)}"))
 
 
 def _attack_success(row: AttackSuccess | None) -> Tile:
@@ -102,16 +105,16 @@ def _attack_success(row: AttackSuccess | None) -> Tile:
 
 
 def _survival(attack: AttackSummary) -> Tile:
-    name = "Trigger, file → network"
-    if attack.survival is None:
-        return Tile(name, None, f"{UNDEFINED}: no trigger pixels were measured")
-    spread = attack.survival_over_places
-    return Tile(
-        name,
-        f"{count(attack.survival.native_px)} → {count(attack.survival.pixels)} px",
-        f"changed by {share(attack.survival.max_change)} of the grey range",
-        (f"vanishes at {percent(spread.share_vanished)} of places",) if spread else (),
-    )
+    name, survival, spread = "Trigger, file → network", attack.survival, attack.survival_over_places
+    vanished = (f"vanishes at {percent(spread.share_vanished)} of places",) if spread else ()
+    if survival is not None:
+        value = f"{count(survival.native_px)} → {count(survival.pixels)} px"
+        change = f"changed by {share(survival.max_change)} of the grey range"
+        return Tile(name, value, change, vanished)
+    if spread is not None:
+        value = f"{amount(spread.mean_pixels)} px"
+        return Tile("Trigger at the network", value, "mean over the places it may take", vanished)
+    return Tile(name, None, f"{UNDEFINED}: no trigger pixels were measured")
 
 
 def _false_alarms(report: RunReport) -> Tile:
@@ -142,9 +145,8 @@ def _hit(score: DetectionScore | None) -> Rate:
 def _estimate_tile(name: str, value: Estimate, of: str, beside: tuple[str, Estimate]) -> Tile:
     other_name, other = beside
     note = share(other.value, 3) if other.value is not None else f"{UNDEFINED}: {other.reason}"
-    spread = " · ".join(
-        part for part in (interval(value.low, value.high), f"{count(value.n)} {of}") if part
-    )
+    bounds = interval(value.low, value.high) or value.reason
+    spread = " · ".join(part for part in (bounds, f"{count(value.n)} {of}") if part)
     if value.value is None:
         return Tile(name, None, f"{UNDEFINED}: {value.reason}", (f"{other_name} {note}",))
     return Tile(name, share(value.value, 3), spread, (f"{other_name} {note}",))
