@@ -85,7 +85,7 @@ def test_any_trigger_size_can_be_drawn(pixels: int) -> None:
 def test_detection_figures_with_few_images() -> None:
     p = {"clean": np.array([0.5]), "backdoored": np.array([1.0, 0.01])}
     detection_figures.p_histogram(p)  # type: ignore[arg-type]
-    detection_figures.alarm_rate(p, 0.01, 1.0)  # type: ignore[arg-type]
+    detection_figures.alarm_rate(p, 0.01, 1)  # type: ignore[arg-type]
     detection_figures.detection_roc("x", {"a": Curve(np.array([0.0, 1]), np.array([0.0, 1]))}, 1)
 
 

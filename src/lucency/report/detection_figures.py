@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from scipy.stats import binom
+from scipy.stats import betabinom
 
 from lucency.records import Float64Array
 from lucency.report.canvas import INK, LINE, MODEL_INK, SOFT, WASH, Svg, draw, percent_axis
@@ -71,17 +71,22 @@ def p_histogram(p_values: Mapping[Model, Float64Array]) -> Svg:
     return draw(420, 300, paint)
 
 
-def alarm_rate(p_values: Mapping[Model, Float64Array], alpha: float, smallest: float) -> Svg:
-    """Draw the share of clean images flagged at every alpha, against the share promised."""
+def alarm_rate(p_values: Mapping[Model, Float64Array], alpha: float, n_calibration: int) -> Svg:
+    """Draw the share of clean images flagged at every alpha, against the share promised.
+
+    The band holds 95 % of exchangeable tests: at alpha = k / (n + 1) the flagged images are
+    beta-binomial, since n calibration films set the threshold by chance (Bates et al. 2021).
+    """
     n = min(len(values) for values in p_values.values())
-    low, high = min(smallest, alpha, 0.5) * 0.8, 1.0
+    low, high = min(1 / (n_calibration + 1), alpha, 0.5) * 0.8, 1.0
 
     def paint(axes: Axes) -> None:
-        grid = np.geomspace(low, high, 120)
         floor = 0.5 / n
-        band = [np.maximum(binom.ppf(q, n, grid) / n, floor) for q in (0.025, 0.975)]
-        axes.fill_between(grid, band[0], band[1], color=WASH, linewidth=0)
-        axes.plot(grid, grid, color=INK, linewidth=1, linestyle=(0, (4, 2)))
+        ranks = np.unique(np.geomspace(1, max(1, n_calibration), 80).astype(np.int64))
+        spread = betabinom(n, ranks, n_calibration + 1 - ranks)
+        bounds = [np.maximum(spread.ppf(q) / n, floor) for q in (0.025, 0.975)]
+        axes.fill_between(ranks / (n_calibration + 1), *bounds, color=WASH, linewidth=0)
+        axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle=(0, (4, 2)))
         axes.axvline(alpha, color=SOFT, linewidth=0.9)
         axes.text(alpha * 1.06, 0.62, f"α = {percent(alpha)}", fontsize=10, color=SOFT)
         for model in MODELS:

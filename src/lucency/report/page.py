@@ -145,7 +145,10 @@ def _excluded(performances: Sequence[Performance]) -> list[tuple[list[str], tupl
         if entry.excluded:
             name = f"{entry.set_name}, {entry.model}"
             groups.setdefault(entry.excluded, []).append(name)
-    return [(sets, reasons) for reasons, sets in groups.items()]
+    every = len(performances)
+    return [
+        (["every set"] if len(sets) == every else sets, reasons) for reasons, sets in groups.items()
+    ]
 
 
 def _drawings(run: StoredRun) -> dict[str, Svg]:
@@ -207,7 +210,7 @@ def _detection_drawings(run: StoredRun) -> dict[str, Svg]:
     if p_values:
         drawn["p_histogram"] = detection_figures.p_histogram(p_values)
         drawn["alarm_rate"] = detection_figures.alarm_rate(
-            p_values, run.report.alpha, run.report.reference.min_p
+            p_values, run.report.alpha, run.report.reference.n_calibration
         )
     return drawn
 
