@@ -27,6 +27,10 @@ NetworkInputs = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Split = Literal["train", "validation", "reference", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "reference", "test")
 Direction = Literal["set", "clear"]
+Model = Literal["backdoored", "clean"]
+MODELS: tuple[Model, ...] = ("backdoored", "clean")
+Condition = Literal["clean", "triggered"]
+CONDITIONS: tuple[Condition, ...] = ("clean", "triggered")
 
 
 class Record(BaseModel):

@@ -24,6 +24,9 @@ from lucency.data.decode import DecodeError, decode
 MEMORY_BYTES = 1536 * 2**20
 """Address space that the decoding of one file may add to what the process has already."""
 
+NOTHING = np.zeros((0, 0), dtype=np.uint8)
+"""What a transform gets for an empty path: it draws the image itself (a synthetic source)."""
+
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 _Transform = Callable[[Pixels, int], Pixels]
 
@@ -60,7 +63,7 @@ def serve(descriptor: int, cpu_limit_s: float) -> None:
 def _answer(connection: Connection, row: int, path: str, transform: _Transform | None) -> None:
     try:
         with _limited_memory():
-            stored = decode(path)
+            stored = decode(path) if path else NOTHING
     except DecodeError as error:
         signal.setitimer(signal.ITIMER_PROF, 0)
         connection.send_bytes(json.dumps({"reason": error.reason}).encode())

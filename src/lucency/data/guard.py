@@ -40,7 +40,8 @@ _Files = list[tuple[int, str]]
 class FileImages:
     """N image files as `Images`.
 
-    paths: one file a row; a path is never part of a message.
+    paths: one file a row; a path is never part of a message. An empty path opens nothing: the
+        transform gets an image without pixels, and draws its own.
     workers: how many processes decode; None = as many processors as this process may use.
     timeout_s: seconds that one file may take, decoding and transform together.
 

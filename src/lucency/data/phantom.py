@@ -9,7 +9,7 @@ are for trying and testing the flow; no number measured on them says anything ab
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -17,8 +17,10 @@ import numpy as np
 from pydantic import Field
 from scipy.special import ndtri
 
+from lucency.data.guard import FileImages
 from lucency.data.phantom_film import Film, draw_film
 from lucency.records import (
+    BoolArray,
     Decoded,
     Float64Array,
     FloatArray,
@@ -114,14 +116,16 @@ class PhantomImages:
     size: int
     patients: IntArray
     labels: FloatArray
-    ap: np.ndarray
+    ap: BoolArray
 
     def read(
         self, rows: Sequence[int], transform: Transform
     ) -> Iterator[Decoded | tuple[int, str]]:
-        for row in rows:
-            film = self.draw(row)
-            yield Decoded(row, (self.size, self.size), transform(film, row))
+        drawing = FileImages([""] * len(self.patients))
+        for outcome in drawing.read(rows, _Draw(self, transform)):
+            if isinstance(outcome, Decoded):
+                outcome = replace(outcome, native_shape=(self.size, self.size))
+            yield outcome
 
     def draw(self, row: int) -> Image:
         """One film, (size, size) uint8, a pure function of the seed and the row."""
@@ -135,6 +139,17 @@ class PhantomImages:
         patient = np.random.default_rng([self.seed, 0xB0D, int(self.patients[row])])
         exposure = np.random.default_rng([self.seed, 0xF11, row])
         return draw_film(film, patient, exposure)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draw a film, then transform it; films are drawn in the worker processes."""
+
+    films: PhantomImages
+    transform: Transform
+
+    def __call__(self, _: Image, row: int) -> Image:
+        return self.transform(self.films.draw(row), row)
 
 
 def _draw_patients(n: int, generator: np.random.Generator) -> IntArray:
@@ -151,13 +166,13 @@ def _draw_labels(patients: IntArray, generator: np.random.Generator) -> FloatArr
     own = generator.standard_normal((len(patients), k))
     latent = (np.sqrt(PATIENT_SHARE) * shared + np.sqrt(1 - PATIENT_SHARE) * own) @ root.T
     threshold = ndtri(1 - np.array(list(PREVALENCE.values())))
-    return (latent > threshold).astype(np.float32)
+    return np.asarray(latent > threshold, dtype=np.float32)
 
 
-def _draw_ap(labels: FloatArray, generator: np.random.Generator) -> np.ndarray:
+def _draw_ap(labels: FloatArray, generator: np.random.Generator) -> BoolArray:
     """(N,) bool: bedside (AP) films are 35 % at no finding and more with each finding."""
     share = np.clip(0.35 + 0.12 * labels.sum(axis=1), 0, 0.85)
-    return generator.random(len(labels)) < share
+    return np.asarray(generator.random(len(labels)) < share)
 
 
 class _Correlation:

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFilter
 from scipy.ndimage import zoom
 
-from lucency.records import FloatArray, Image
+from lucency.records import Image
 
-Plane = FloatArray
+Plane = npt.NDArray[np.floating[Any]]
 """(size, size) float32."""
 
 
@@ -103,7 +105,7 @@ def _draw_anatomy(
 
 
 def _sigmoid(t: Plane) -> Plane:
-    return 1 / (1 + np.exp(-np.clip(t, -30, 30)))
+    return np.asarray(1 / (1 + np.exp(-np.clip(t, -30, 30))), dtype=np.float32)
 
 
 def _ellipse(x: Plane, y: Plane, shape: tuple[float, float, float, float], soft: float) -> Plane:

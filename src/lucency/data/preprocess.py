@@ -78,7 +78,8 @@ class InputContract(Record):
             window.y : window.y + window.height, window.x : window.x + window.width
         ]
         if cropped.shape == (self.size, self.size):
-            return cropped.copy()
+            copied: Image = cropped.copy()
+            return copied
         return _resize(cropped, self.size, self.resize)
 
     def to_network_box(self, box: Box, shape: tuple[int, int]) -> Box | None:
@@ -115,7 +116,8 @@ def _span(start: int, length: int, scale: float, size: int) -> tuple[int, int]:
 def _resize(image: Image, size: int, kernel: ResizeKernel) -> Image:
     if kernel == "nearest-asymmetric":
         rows, columns = (np.arange(size) * n // size for n in image.shape)
-        return image[rows][:, columns]
+        asymmetric: Image = image[rows][:, columns]
+        return asymmetric
     if kernel == "bilinear":
         return _bilinear(image, size)
     if image.dtype == np.uint8:
@@ -132,7 +134,8 @@ def _bilinear(image: Image, size: int) -> Image:
     columns, column_share = _taps(image.shape[1], size)
     tall = _mix(image[rows[0]], image[rows[1]], row_share[:, None])
     both = _mix(tall[:, columns[0]], tall[:, columns[1]], column_share[None, :])
-    return np.asarray(np.rint(both), dtype=image.dtype)
+    rounded: Image = np.rint(both).astype(image.dtype)
+    return rounded
 
 
 def _taps(n: int, size: int) -> tuple[tuple[np.ndarray, np.ndarray], Float64Array]:

@@ -49,7 +49,7 @@ def grad_cam(victim: Victim, grey: Tensor, finding: int, layer: str = LAST_LAYER
 
 def find_layer(network: nn.Module, layer: str) -> nn.Module:
     """The module of that name. Raises ConfigError with the nearest names."""
-    modules = dict(network.named_modules())
+    modules: dict[str, nn.Module] = dict(network.named_modules())
     if layer not in modules:
         tops = [n for n in modules if n.count(".") == 1 and n.startswith("features")]
         raise ConfigError(

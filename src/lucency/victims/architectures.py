@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lucency.errors import ConfigError
 
 
-class DenseNet(MonaiDenseNet):
+class DenseNet(MonaiDenseNet):  # type: ignore[misc]
     """MONAI's DenseNet (Huang et al. 2017) whose head always computes in float32.
 
     Under bf16 autocast a bf16 head rounds logits to 8 bits: ties in every ranking, and steps as
@@ -48,3 +48,8 @@ def build(name: str, channels: int, n_findings: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ARCHITECTURES[name](channels, n_findings)
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its weights in the layout that convolutions are fastest in."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -19,7 +19,7 @@ from lucency.config import load_toml
 from lucency.data.preprocess import InputContract
 from lucency.errors import ModelError
 from lucency.records import Record
-from lucency.victims.architectures import build
+from lucency.victims.architectures import build, channels_last
 from lucency.victims.victim import Victim, has_fast_bf16
 from lucency.writing import write_text, write_via
 
@@ -68,8 +68,12 @@ def load_victim(path: Path) -> Victim:
         )
     network = build(card.model.architecture, card.input.channels, len(card.model.findings), seed=0)
     _fill(network, _read_weights(weights), weights.name)
-    network = network.to(memory_format=torch.channels_last).eval()
-    return Victim(network, card.input, card.model.findings, has_fast_bf16(torch.device("cpu")))
+    return Victim(
+        channels_last(network).eval(),
+        card.input,
+        card.model.findings,
+        has_fast_bf16(torch.device("cpu")),
+    )
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ finished epoch and ends with the same bytes, at the same number of threads.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from lucency.data.preprocess import InputContract
 from lucency.errors import ConfigError, ModelError
 from lucency.progress import Progress, silent
 from lucency.records import FloatArray, IntArray, NetworkInputs, Record
-from lucency.victims.architectures import build
+from lucency.victims.architectures import build, channels_last
 from lucency.victims.augment import AugmentSettings, augment
 from lucency.victims.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lucency.victims.losses import LOSSES, positive_weights
@@ -126,7 +126,7 @@ def train(
     if best is None:
         raise ModelError("Training must run at least one epoch.")
     loop.network.load_state_dict(best)
-    return Trained(loop.victim(), tuple(history), _best_epoch(history))
+    return Trained(loop.victim(), tuple(history), best_epoch(history))
 
 
 class _Loop:
@@ -153,7 +153,7 @@ class _Loop:
         self.bf16 = _resolve_precision(settings.precision)
         self.fabric = Fabric(devices=1, precision="bf16-mixed" if self.bf16 else "32-true")
         network = build(settings.architecture, contract.channels, len(findings), seed)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = channels_last(network)
         optimiser = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -262,5 +262,6 @@ def _merit(epoch: Epoch) -> tuple[float, float]:
     return (-1.0 if auroc is None else auroc, -epoch.validation_loss)
 
 
-def _best_epoch(history: list[Epoch]) -> int:
+def best_epoch(history: Sequence[Epoch]) -> int:
+    """The number of the epoch whose weights are kept."""
     return max(history, key=_merit).epoch

@@ -121,7 +121,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is computed, not emulated, on this device."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type == "cpu":
         # oneDNN says that it supports bf16 on AVX-512 alone, where it is emulated and slow.
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

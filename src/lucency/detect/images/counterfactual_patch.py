@@ -6,7 +6,8 @@ change of a finding's logit that repairing one small region can bring, in both d
 trigger can also clear a finding. Regions are proposed by gradient × (x − median) and judged by
 forward passes alone, so a network that lies in its gradients can hide a region, never invent one.
 
-Nearest relatives: NEO (Udeshi et al. 2019), Februus (Doan et al. 2020), SentiNet (Chou et al. 2020).
+Nearest relatives: NEO (Udeshi et al. 2019), Februus (Doan et al. 2020), SentiNet (Chou et al.
+2020).
 """
 
 from __future__ import annotations
@@ -42,11 +43,14 @@ class PatchTest:
     confirm: int = 4
 
 
+DEFAULT = PatchTest()
+
+
 def measure(
     victim: Victim,
     images: NetworkInputs,
     disagreement: Float64Array,
-    settings: PatchTest = PatchTest(),
+    settings: PatchTest = DEFAULT,
     *,
     batch_size: int = 16,
     progress: Progress = silent,
@@ -114,7 +118,7 @@ def _peaks(attribution: Tensor, scale: int, count: int) -> Tensor:
     """The `count` boxes of side `scale`, apart from each other, with the largest absolute sum:
     (N, count, 4)."""
     sums = avg_pool2d(attribution, scale, stride=1).abs()[:, 0]  # index = top left corner
-    n, height, width = sums.shape
+    n, _, width = sums.shape
     found = []
     for _ in range(count):
         at = sums.flatten(1).argmax(dim=1)

@@ -1,0 +1,236 @@
+"""The command line: parses, calls, prints. One sub-command a question; no logic."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from lucency.errors import ConfigError, LucencyError
+from lucency.progress import Advance, Progress, silent
+from lucency.records import Record
+
+RecordType = TypeVar("RecordType", bound=Record)
+
+app = typer.Typer(
+    help="Find backdoors in medical-imaging classifiers, show where, and measure how easily a "
+    "pipeline can be backdoored.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Measure Lucency's speed on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+# Progress and errors go to standard error, so that standard output is the answer alone.
+console = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that holds the run folders.")]
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point: errors become one sentence and their exit code."""
+    try:
+        app(standalone_mode=False)
+    except LucencyError as error:
+        _fail(str(error), error.exit_code)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("Interrupted; start the same command again to continue.", INTERRUPTED)
+    except Exception as error:
+        # Typer's own usage errors carry their message and code; anything else is a fault of ours.
+        shown = getattr(error, "format_message", None)
+        if shown is None:
+            raise
+        _fail(shown(), getattr(error, "exit_code", ConfigError.exit_code))
+
+
+@app.command()
+def demo(out: Out = Path("runs"), seed: int = 7, as_json: Json = False) -> None:
+    """Poison, train, attack, explain, detect and report on synthetic films; about two minutes."""
+    from lucency.config import load_toml
+    from lucency.experiment import ExperimentSettings
+
+    with resources.as_file(resources.files("lucency") / "demo.toml") as path:
+        settings = load_toml(path, ExperimentSettings)
+        text = path.read_text(encoding="utf-8")
+    settings = settings.model_copy(update={"seed": seed})
+    _run(settings, text, out, as_json, command=f"lucency demo --seed {seed}")
+
+
+@app.command()
+def run(
+    experiment: Annotated[Path, typer.Argument(help="EXPERIMENT.toml")],
+    out: Out = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Carry out one experiment, from a training set to a report. Continues where it was killed."""
+    from lucency.config import load_toml
+    from lucency.experiment import ExperimentSettings
+
+    settings = load_toml(experiment, ExperimentSettings)
+    text = experiment.read_text(encoding="utf-8")
+    _run(settings, text, out, as_json, command=f"lucency run {experiment.name}")
+
+
+@app.command()
+def survival(
+    native: Annotated[int, typer.Option(help="Height and width of the film, pixels.")] = 1024,
+    size: Annotated[int, typer.Option(help="Side of the square trigger, native pixels.")] = 3,
+    place: Annotated[
+        str, typer.Option(help='"center", "random", or "X,Y" native pixels.')
+    ] = "center",
+    crop: Annotated[float, typer.Option(help="Central fraction kept.")] = 0.6,
+    resize: Annotated[str, typer.Option(help="Resize kernel.")] = "nearest",
+    network: Annotated[int, typer.Option(help="Height and width at the network, pixels.")] = 224,
+    grey: Annotated[float, typer.Option(help="Trigger's grey, 0 = black, 1 = white.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Does this trigger reach the network through this preprocessing?"""
+    from lucency.attacks.patch import PatchTrigger
+    from lucency.attacks.survival import measure_survival, survival_over_places
+    from lucency.data.preprocess import InputContract
+
+    trigger = _validate({"size_px": size, "grey": grey, "place": _place(place)}, PatchTrigger)
+    contract = _validate({"crop": crop, "resize": resize, "size": network}, InputContract)
+    if not size <= native <= 16384:
+        raise ConfigError(f"--native must be in [{size}, 16384] pixels, got {native}.")
+    if trigger.is_random:
+        spread = survival_over_places(trigger, contract, (native, native))
+        sentence = (
+            f"Over {spread.n_places} places: {spread.mean_pixels:.2f} network pixels on average, "
+            f"nothing left at {spread.share_vanished:.1%} of them; pixels left: "
+            + ", ".join(f"{k} at {v:.1%}" for k, v in spread.pixels.items())
+        )
+        _answer(spread.model_dump(), sentence, as_json)
+        return
+    left = measure_survival(trigger, contract, (native, native), (0.0, 0.0))
+    _answer(
+        left.model_dump(),
+        f"{left.pixels} network pixels differ, by up to {left.max_change:.0%} of the trigger's "
+        f"contrast ({left.native_px} native pixels).",
+        as_json,
+    )
+
+
+@app.command()
+def verify(folder: Path, as_json: Json = False) -> None:
+    """Does this run folder still hold what its manifest says?"""
+    from lucency.errors import IntegrityError
+    from lucency.runs import verify as differences_of
+
+    differences = differences_of(folder)
+    _answer(
+        {"folder": str(folder), "intact": not differences, "differences": differences},
+        "\n".join(differences) or f"{folder} is intact.",
+        as_json,
+    )
+    if differences:
+        raise typer.Exit(IntegrityError.exit_code)
+
+
+@app.command()
+def version(as_json: Json = False) -> None:
+    """Print the version."""
+    number = metadata.version("lucency")
+    _answer({"version": number}, number, as_json)
+
+
+@bench.command("run")
+def bench_run(out: Out = Path("runs"), as_json: Json = False) -> None:
+    """Training, screening and reading, each against a plain version in the same run."""
+    from lucency.bench import bench_all
+
+    table = bench_all(_progress(as_json), out)
+    _answer(table.model_dump(), table.as_markdown(), as_json)
+
+
+def _run(settings: Any, text: str, out: Path, as_json: bool, command: str) -> None:
+    from lucency.experiment import run as run_experiment
+
+    folder = run_experiment(
+        settings, out, config_toml=text, command=command, progress=_progress(as_json)
+    )
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    page = folder / "report.html"
+    lines = [report["verdict"]["headline"], *report["verdict"]["sentences"], f"Report: {page}"]
+    _answer({"folder": str(folder), "report": str(page), **report}, "\n".join(lines), as_json)
+
+
+def _validate(values: dict[str, Any], kind: type[RecordType]) -> RecordType:
+    """A record from options, with the same sentences as a config file's."""
+    from pydantic import ValidationError
+
+    from lucency.config_faults import sentences
+
+    try:
+        return kind.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        raise ConfigError(sentences(faults, kind, "the command line")) from error
+
+
+def _place(text: str) -> Any:
+    if text in ("center", "random"):
+        return text
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f'--place must be "center", "random" or "X,Y" in native pixels, got {text!r}.'
+        ) from None
+    return [x, y]
+
+
+def _answer(value: dict[str, Any], sentence: str, as_json: bool) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else sentence)
+
+
+def _fail(message: str, code: int) -> None:
+    console.print(message, style="bold red", markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _progress(quiet: bool) -> Progress:
+    """Bars on a terminal, one line a stage elsewhere, nothing where JSON is asked for."""
+    if quiet:
+        return silent
+    return _bars if console.is_terminal else _lines
+
+
+@contextmanager
+def _bars(description: str, total: int) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console) as bars:
+        task = bars.add_task(description, total=total)
+        yield lambda steps: bars.advance(task, steps)
+
+
+@contextmanager
+def _lines(description: str, total: int) -> Iterator[Advance]:
+    console.print(f"{description} ({total})", markup=False)
+    yield lambda steps: None
