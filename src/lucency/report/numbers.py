@@ -126,4 +126,5 @@ def fraction(value: Rate) -> str:
 
 def box(value: Box) -> str:
     """Write a rectangle: its size and its top left corner, in pixels."""
-    return f"{value.width} × {value.height} px at x {value.x}, y {value.y}"
+    size = f"{value.width} × {value.height} px".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{size} at x\N{NO-BREAK SPACE}{value.x}, y\N{NO-BREAK SPACE}{value.y}"

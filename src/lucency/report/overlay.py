@@ -24,8 +24,8 @@ OPACITY = 0.85
 DISPLAY_PX = 448
 REGION_INK = (255, 176, 0)
 TRIGGER_INK = (90, 200, 255)
-_DASH_PX = 3
-_SEEN_PX = (20, 38)
+_DASH_PX = 6
+_SEEN_PX = (20, 40)
 """Least sides, in display pixels, of a region's and a trigger's box on the whole film."""
 
 
@@ -115,8 +115,8 @@ def _frame(
     outside = np.maximum(
         np.maximum(left - columns, columns - right + 1), np.maximum(top - rows, rows - bottom + 1)
     )
-    canvas[(outside >= 1) & (outside <= 4)] = (10, 14, 18)
-    core = (outside >= 2) & (outside <= 3)
+    canvas[(outside >= 1) & (outside <= 6)] = (10, 14, 18)
+    core = (outside >= 2) & (outside <= 5)
     if dash == "dashed":
         core = core & ((rows + columns) // _DASH_PX % 2 == 0)
     canvas[core] = ink
@@ -130,8 +130,8 @@ def scale_bar() -> str:
 
 def keys() -> tuple[str, str]:
     """Draw the two kinds of box as small PNG data URIs: region, trigger."""
-    ground = np.full((40, 40, 3), 96, dtype=np.uint8)
-    box = Box(x=8, y=8, width=24, height=24)
+    ground = np.full((22, 22, 3), 96, dtype=np.uint8)
+    box = Box(x=7, y=7, width=8, height=8)
     return (
         png(_framed(ground, 1, (0, 0), box, None, (0, 0))),
         png(_framed(ground, 1, (0, 0), None, box, (0, 0))),
