@@ -46,6 +46,9 @@ class Run(Record):
     weights: dict[str, float] = Field(default_factory=dict)
     name: str | None = None
     is_dry: bool = False
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    crops: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    tags: list[str] = Field(default_factory=list, max_length=2)
 
     @field_validator("name")
     @classmethod
@@ -140,8 +143,8 @@ CASES = [
     (
         "seed = 1",
         "seed = 1\nzzz = 1",
-        "unknown key 'zzz' in run.toml; known keys: attack, data, extra_attacks, is_dry, name, "
-        "seed, stop, weights.",
+        "unknown key 'zzz' in run.toml; known keys: attack, crops, data, extra_attacks, "
+        "is_dry, name, seed, share, stop, tags, weights.",
     ),
     ("seed = 1", "", "the key 'seed' is missing in run.toml; add it."),
     ('folder = "films"\n', "", "the key 'folder' is missing in [data] of run.toml; add it."),
@@ -237,6 +240,17 @@ CASES = [
         "[attack.weights]\nMass = 2",
         "unknown key 'weights' in [attack] of run.toml; known keys: kind, poison_rate, size_px.",
     ),
+    ("seed = 1", "seed = 1\nshare = 30",
+     "share must be in [0, 1], got 30 (run.toml); give a fraction, not a percentage."),
+    ("seed = 1", "seed = 1\ncrops = [0.5, -1]",
+     "crops[1] must be greater than 0, got -1 (run.toml); give a value within these bounds."),
+    ("seed = 1", "seed = 1\ntags = ['a', 'b', 'c']",
+     "tags must be valid: List should have at most 2 items after validation, not 3, "
+     "got an array of 3 (run.toml); correct the value."),
+    ("seed = 1", "seed = 1979-05-27",
+     "seed must be a whole number, got '1979-05-27' (run.toml); give digits only."),
+    ("size = [64, 64]", '"a b" = 1', "unknown key 'a b' in [data] of run.toml; "
+     "known keys: folder, layout, size, table."),
     ("seed = 1", "seed = = 1", "run.toml is not valid TOML: Invalid value (at line 1, column 8); "
      "correct that line."),
 ]  # fmt: skip
@@ -278,6 +292,9 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Path("big").write_bytes(b"#" * (LIMIT_BYTES + 1))
     Path("latin").write_bytes(b"seed = 1\n# caf\xe9\n")
     Path("deep").write_text("a = " + "[" * 5000)
+    Path("deep2").write_text("a = " + "{a.a = " * 250 + "1" + "}" * 250)
+    Path("deep3").write_text(".".join("a" * 500_000) + " = 1")
+    Path("hex").write_text("seed = 0x" + "f" * 9000)
     Path("link").symlink_to("link")
     expected = {
         "none": "none does not exist",
@@ -286,6 +303,9 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "big": "at most 1 MiB",
         "latin": "byte 0xe9 in line 2",
         "deep": "nests too deeply",
+        "deep2": "nests too deeply",
+        "deep3": "nests too deeply",
+        "hex": "is not valid TOML: Exceeds the limit",
         "link": "cannot be read",
         "nul\0": "cannot be read",
     }

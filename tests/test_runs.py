@@ -7,6 +7,7 @@ system, n = 1, 2, … until it gets through, and every time the run is resumed a
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -15,8 +16,11 @@ import re
 import resource
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +32,8 @@ import pytest
 from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
+import lucency.lock
+import lucency.writing
 from lucency.errors import CannotWrite, IntegrityError
 from lucency.manifest import MANIFEST, Manifest
 from lucency.records import Record
@@ -60,6 +66,15 @@ class Metrics(Record):
 
     schema_: str = Field(default="lucency/test/1", alias="schema")
     auroc: float | None
+
+
+real_fsync = os.fsync
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process loses nothing from the page cache; the order of syncs is tested apart."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
 # --- tools ----------------------------------------------------------------------------------------
@@ -258,6 +273,30 @@ def test_data_is_synced_before_it_is_moved_and_the_folder_after(
     ]
 
 
+def test_this_disk_accepts_every_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", real_fsync)
+    assert fake_run(tmp_path) == [1, 2, 3]
+    assert fake_run(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_disk_that_cannot_sync_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """EINVAL says that folders have no sync there; anything else is a fault."""
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EINVAL:
+        write_bytes(tmp_path / "a", b"x")
+    else:
+        with pytest.raises(CannotWrite):
+            write_bytes(tmp_path / "a", b"x")
+
+
 # --- writing --------------------------------------------------------------------------------------
 
 
@@ -295,6 +334,17 @@ def test_libraries_that_want_a_path(tmp_path: Path) -> None:
 def _refuse(path: Path) -> None:
     path.write_bytes(b"half")
     raise ValueError("no")
+
+
+def test_a_file_that_happens_to_have_the_temps_name_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lucency.writing.secrets, "token_hex", lambda n: "0")
+    taken = tmp_path / f"{TEMP_PREFIX}{os.getpid()}-0.txt"
+    taken.symlink_to(tmp_path / "victim")
+    with pytest.raises(CannotWrite, match=r"a\.txt: File exists"):
+        write_text(tmp_path / "a.txt", "x")
+    assert not (tmp_path / "victim").exists()
 
 
 def test_an_interrupt_leaves_no_temp(tmp_path: Path) -> None:
@@ -538,18 +588,19 @@ def test_twenty_simultaneous_starts_have_one_winner(tmp_path: Path) -> None:
     for n in range(20):
         pid = os.fork()
         if pid == 0:
+            signal.alarm(30)  # a failing test must not leave it waiting
             try:
                 child(n)
             finally:
                 os._exit(0)
         pids.append(pid)
-    while len(os.read(ready[0], 1)) and not _all_ready(ready[0]):
-        pass
+    for _ in range(20):
+        os.read(ready[0], 1)
     os.write(go[1], b"." * 20)
     deadline = time.monotonic() + 10
-    while len(list(tmp_path.glob("*.out"))) < 20 and time.monotonic() < deadline:
+    while len(list(tmp_path.glob("[0-9]*.out"))) < 20 and time.monotonic() < deadline:
         time.sleep(0.02)
-    outs = [path.read_text() for path in tmp_path.glob("*.out")]
+    outs = [path.read_text() for path in tmp_path.glob("[0-9]*.out")]
     os.write(stay[1], b"." * 20)
     for pid in pids:
         os.waitpid(pid, 0)
@@ -561,11 +612,6 @@ def test_twenty_simultaneous_starts_have_one_winner(tmp_path: Path) -> None:
         if out not in winners:
             assert f"is in use by process {owner} " in out
             assert float(out.split()[1]) < 2
-
-
-def _all_ready(fd: int, seen: list[int] = [1]) -> bool:  # noqa: B006
-    seen[0] += 1
-    return seen[0] > 20
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
@@ -601,6 +647,99 @@ def test_one_process_cannot_own_a_folder_twice(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, "a", "0" * 12) as run:
         run.close()
         run.close()
+
+
+@pytest.mark.parametrize(
+    ("left", "words", "at_once"),
+    [
+        ("lucency 999999999 {host}\n", "process 999999999 on ", False),
+        ("lucency 1 {host}\n", "process 1 on ", True),
+        ("lucency 12 elsewhere\n", "process 12 on elsewhere", True),
+        ("", "another process", False),
+    ],
+)
+def test_a_held_lock_with_any_name_in_it(
+    tmp_path: Path, left: str, words: str, at_once: bool
+) -> None:
+    """A killed owner's name, an owner's on another machine, an owner that is about to sign."""
+    lock = tmp_path / ".lock"
+    lock.write_text(left.format(host=socket.gethostname()))
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        start = time.monotonic()
+        with pytest.raises(CannotWrite, match=f"is in use by {words}"):
+            RunFolder.at(tmp_path)
+        assert time.monotonic() - start < (0.5 if at_once else 2)
+    RunFolder.at(tmp_path).close()
+
+
+def test_a_new_owner_is_named_not_the_dead_one_before(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    lock = tmp_path / ".lock"
+    lock.write_text(f"lucency 999999999 {host}\n")
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        signs = threading.Timer(0.2, lock.write_text, [f"lucency 1 {host}\n"])
+        signs.start()
+        with pytest.raises(CannotWrite, match="process 1 on"):
+            RunFolder.at(tmp_path)
+        signs.join()
+
+
+def test_a_lock_that_is_replaced_for_ever_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "samestat", lambda a, b: False)
+    monkeypatch.setattr(lucency.lock, "WAIT_S", 0.1)
+    with pytest.raises(CannotWrite, match="keeps being replaced"):
+        RunFolder.at(tmp_path)
+
+
+def test_a_folder_that_cannot_be_tidied_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"{TEMP_PREFIX}1").write_bytes(b"")
+
+    def refuse(path: Path, **options: bool) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(CannotWrite, match="Permission denied"):
+            RunFolder(tmp_path / "out")
+    RunFolder(tmp_path / "out").close()
+
+
+def test_a_folder_deleted_while_it_is_being_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+    times = []
+
+    def flock(fd: int, how: int) -> None:
+        times.append(fd)
+        if len(times) == 1:
+            shutil.rmtree(tmp_path / "out")
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with RunFolder.at(tmp_path / "out") as run:
+        assert len(times) == 2
+        assert (run.folder / ".lock").exists()
+
+
+def test_a_child_that_lets_go_closes_nothing_of_its_own(tmp_path: Path) -> None:
+    with RunFolder.at(tmp_path / "out") as run:
+
+        def child() -> None:
+            mine = os.open("/dev/null", os.O_RDONLY)  # takes the number of the closed lock
+            run.close()
+            os.fstat(mine)
+
+        assert in_child(child) == 0
+        with pytest.raises(CannotWrite):
+            RunFolder.at(tmp_path / "out")
 
 
 def test_a_link_for_a_lock_is_refused(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, ValidationError, ValidationInfo
 
@@ -29,6 +30,8 @@ from lucency.errors import ConfigError
 from lucency.records import Record
 
 LIMIT_BYTES = 1 << 20
+LIMIT_DOTS = 100
+"""Dots in one key; `tomllib` takes time by their square, so a hostile megabyte would take hours."""
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -47,18 +50,16 @@ def load_toml(path: Path, kind: type[RecordType]) -> RecordType:
 
     Every failure is a `ConfigError` with a sentence for each fault, up to five, one a line.
     """
-    data = _parse(path, _read(path))
+    # By way of JSON, because pydantic's strict mode for Python objects refuses text for a Path, and
+    # a list for a tuple.
+    text = _as_json(path, _read(path))
     try:
-        # By way of JSON, because pydantic's strict mode for Python objects refuses text for a Path
-        # and a list for a tuple.
-        return kind.model_validate_json(
-            json.dumps(data, default=_date), strict=True, context={"base": path.absolute().parent}
-        )
+        return kind.model_validate_json(text, strict=True, context={"base": path.absolute().parent})
     except ValidationError as error:
         faults = error.errors(include_url=False)
+        if faults[0]["type"] == "json_invalid":
+            raise _too_deep(path) from error
         raise ConfigError(sentences(faults, kind, shown(str(path)))) from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} nests too deeply; use fewer levels of tables.") from error
 
 
 def _date(value: datetime.date | datetime.time) -> str:
@@ -107,11 +108,19 @@ def _read_regular(path: Path) -> bytes:
         os.close(fd)
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
+def _as_json(path: Path, text: str) -> str:
+    if any(part.count(".") > LIMIT_DOTS for part in re.split(r"[\n,={}\[\]]", text)):
+        raise _too_deep(path)
     try:
-        return tomllib.loads(text)
+        return json.dumps(tomllib.loads(text), default=_date)
     except RecursionError as error:
-        raise ConfigError(f"{path} nests too deeply; use fewer levels of tables.") from error
+        raise _too_deep(path) from error
     except ValueError as error:
         cause = shown(str(error).rstrip("."))
         raise ConfigError(f"{path} is not valid TOML: {cause}; correct that line.") from error
+
+
+def _too_deep(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} nests too deeply; use fewer levels, and fewer than {LIMIT_DOTS} dots in a key."
+    )

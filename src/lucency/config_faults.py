@@ -265,12 +265,14 @@ def _did_you_mean(value: Any, allowed: Sequence[str]) -> str:
 
 def _limits(place: _Place) -> dict[str, Any]:
     """The bounds of a field: keys among ge, gt, le, lt."""
-    metadata = list(place.field.metadata) if place.field else []
-    if place.field and isinstance(place.steps[-1], int):
-        metadata = []
+    if place.field is None or isinstance(place.steps[-1], int):
+        return {}
+    inner = [part for part in get_args(place.field.annotation) if get_origin(part) is Annotated]
+    metadata = [*place.field.metadata, *(m for part in inner for m in part.__metadata__)]
     return {
         name: limit
-        for constraint in metadata
+        for outer in metadata
+        for constraint in (outer.metadata if isinstance(outer, FieldInfo) else [outer])
         for name in ("ge", "gt", "le", "lt")
         if (limit := getattr(constraint, name, None)) is not None
     }
@@ -344,14 +346,7 @@ def _value(value: Any) -> str:
         return "a table"
     if isinstance(value, list):
         return f"an array of {len(value)}"
-    return shown(repr(value) if isinstance(value, str) else _digits(value), 80)
-
-
-def _digits(value: Any) -> str:
-    try:
-        return str(value)
-    except ValueError:
-        return "a very long number"
+    return shown(repr(value) if isinstance(value, str) else str(value), 80)
 
 
 def shown(text: str, limit: int = 300) -> str:

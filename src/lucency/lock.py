@@ -43,6 +43,8 @@ def acquire(folder: Path) -> int:
                 _sign(fd, f"{os.getpid()} {socket.gethostname()}")
                 _HELD.add(fd)
                 return fd
+            if time.monotonic() > deadline:
+                raise OSError(0, f"its {LOCK} keeps being replaced")
         except BlockingIOError:
             owner = os.pread(fd, 256, 0)
             if _lives(owner) or time.monotonic() > deadline:
