@@ -2,8 +2,10 @@
 
 On a clean film no region of a few pixels carries much of any finding: real evidence is wider and
 redundant. A small trigger must carry its whole effect in one. So the statistic is the largest
-change of a finding's logit that repairing one small region can bring, in both directions: a
-trigger can also clear a finding. Regions are proposed by gradient × (x − median) and judged by
+change of a finding's logit that repairing one small region can bring, in both directions (a trigger
+can also clear a finding), less half of what the next best region elsewhere brings: where a film
+is unstable everywhere, no single place is suspicious. Half, so that a trigger stamped twice keeps
+half of its score. Regions are proposed by gradient × (x − median) and judged by
 forward passes alone, so a network that lies in its gradients can hide a region, never invent one.
 
 Nearest relatives: NEO (Udeshi et al. 2019), Februus (Doan et al. 2020), SentiNet (Chou et al.
@@ -33,14 +35,16 @@ class PatchTest:
     """The test's settings.
 
     scales: sides of the regions, network pixels. findings: how many findings propose regions (the
-    most disagreeing ones of T0). regions: proposals a finding and scale. confirm: proposals that
-    are repaired a second time, with another fill; the smaller effect counts.
+    most disagreeing ones of T0). regions: proposals a finding and scale. confirm: strongest
+    proposals a scale that are repaired once more, with another fill; the weaker effect counts.
+    rival: share of the next best region's effect that is taken off.
     """
 
     scales: tuple[int, ...] = (1, 3, 5)
     findings: int = 3
     regions: int = 2
-    confirm: int = 4
+    confirm: int = 2
+    rival: float = 0.5
 
 
 DEFAULT = PatchTest()
@@ -57,7 +61,8 @@ def measure(
 ) -> Evidence:
     """images (N, size, size); disagreement (N, K) >= 0, T0's standardised, to choose findings.
 
-    Returns effects (N, K) with the region behind each.
+    Returns effects in S K columns with the region behind each: the findings at each scale in turn,
+    since a larger region moves more on any film and has to be compared with its like.
     """
     parts = []
     with frozen(victim.network), progress(NAME, len(images)) as advance:
@@ -72,46 +77,74 @@ def measure(
 def _measure_batch(
     victim: Victim, grey: Tensor, disagreement: Tensor, settings: PatchTest
 ) -> Evidence:
-    n = len(grey)
-    logits, boxes = _propose(victim, grey, disagreement, settings)  # (N, K), (N, P, 4)
+    logits, proposals = _propose(victim, grey, disagreement, settings)
+    smooth = median_filter(grey, 7)
     with torch.inference_mode():
-        first = _repaired_logits(victim, grey, boxes, _smooth_fill(grey))  # (N, P, K)
-        effects = logits[:, None] - first
-        # The second fill is spent on the proposals with the largest effect on any finding.
-        strongest = effects.abs().amax(dim=2).topk(min(settings.confirm, boxes.shape[1])).indices
-        again = boxes.gather(1, strongest[..., None].expand(-1, -1, 4))
-        second = _repaired_logits(victim, grey, again, _ring_fill(grey, again))
-        confirmed = _weaker(
-            logits[:, None] - second,
-            effects.gather(1, strongest[..., None].expand(-1, -1, effects.shape[2])),
-        )
-        best = confirmed.abs().argmax(dim=1)  # (N, K)
-        effect = confirmed.gather(1, best[:, None])[:, 0]
-        where = again.gather(1, best[..., None].expand(-1, -1, 4))
+        scales = [_judge(victim, grey, smooth, logits, boxes, settings) for boxes in proposals]
+    suspicious, effects, where = (torch.cat(parts, dim=1) for parts in zip(*scales, strict=True))
+    every = logits.repeat(1, len(scales))
     return Evidence(
-        effects=effect.double().cpu().numpy(),
-        findings=np.arange(logits.shape[1]),
-        repaired=(logits - effect).double().cpu().numpy(),
-        boxes=where.cpu().numpy().astype(np.int64).reshape(n, -1, 4),
+        effects=suspicious.double().cpu().numpy(),
+        findings=np.tile(np.arange(logits.shape[1]), len(scales)),
+        logits=every.double().cpu().numpy(),
+        repaired=(every - effects).double().cpu().numpy(),
+        boxes=where.cpu().numpy().astype(np.int64),
     )
+
+
+def _judge(
+    victim: Victim,
+    grey: Tensor,
+    smooth: Tensor,
+    logits: Tensor,
+    boxes: Tensor,
+    settings: PatchTest,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Repair boxes (N, P, 4) of one scale. For each finding, of its best box: the effect less its
+    rival's (N, K), the effect (N, K), the box (N, K, 4)."""
+    effects = logits[:, None] - _repaired_logits(victim, grey, boxes, smooth)  # (N, P, K)
+    strong = effects.abs().amax(dim=2).topk(min(settings.confirm, boxes.shape[1])).indices
+    again = boxes.gather(1, strong[..., None].expand(-1, -1, 4))
+    second = logits[:, None] - _repaired_logits(victim, grey, again, _ring_fill(grey, again))
+    pick = strong[..., None].expand(-1, -1, effects.shape[2])
+    effects = effects.scatter(1, pick, _weaker(effects.gather(1, pick), second))
+    best = effects.abs().argmax(dim=1)  # (N, K)
+    effect = effects.gather(1, best[:, None])[:, 0]
+    rival = settings.rival * _rival(effects, best, boxes)
+    alone = effect.sign() * (effect.abs() - rival).clamp(min=0)
+    return alone, effect, boxes.gather(1, best[..., None].expand(-1, -1, 4))
+
+
+def _rival(effects: Tensor, best: Tensor, boxes: Tensor) -> Tensor:
+    """(N, K) >= 0: the largest effect, in the direction of the best one, of a box that does not
+    touch the best one."""
+    x, y, w, h = (boxes[..., i] for i in range(4))  # (N, P)
+    apart_x = (x[:, :, None] > (x + w)[:, None]) | (x[:, None] > (x + w)[:, :, None])
+    apart_y = (y[:, :, None] > (y + h)[:, None]) | (y[:, None] > (y + h)[:, :, None])
+    apart = (apart_x | apart_y).float()  # (N, P, P)
+    allowed = apart.gather(1, best[..., None].expand(-1, -1, apart.shape[2]))  # (N, K, P)
+    sign = effects.gather(1, best[:, None]).sign()
+    return (effects * sign * allowed.transpose(1, 2)).amax(dim=1).clamp(min=0)
 
 
 def _propose(
     victim: Victim, grey: Tensor, disagreement: Tensor, settings: PatchTest
-) -> tuple[Tensor, Tensor]:
-    """Logits (N, K), and the boxes (N, P, 4) whose structure moves a finding most, to first
-    order."""
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits (N, K), and for each scale the boxes (N, P, 4) whose structure moves a finding most,
+    to first order."""
     image = grey.detach().requires_grad_(True)
     logits = victim.logits(image)
     structure = (grey - median_filter(grey, 5)).detach()
     chosen = disagreement.to(grey.device).topk(min(settings.findings, logits.shape[1])).indices
-    boxes = []
-    for rank in range(chosen.shape[1]):
-        scalar = logits.gather(1, chosen[:, rank : rank + 1]).sum()
-        attribution = victim.gradient(scalar, image) * structure
-        for scale in settings.scales:
-            boxes.append(_peaks(attribution, scale, settings.regions))
-    return logits.detach(), torch.cat(boxes, dim=1)
+    maps = [
+        victim.gradient(logits.gather(1, chosen[:, i : i + 1]).sum(), image) * structure
+        for i in range(chosen.shape[1])
+    ]
+    boxes = [
+        torch.cat([_peaks(attribution, scale, settings.regions) for attribution in maps], dim=1)
+        for scale in settings.scales
+    ]
+    return logits.detach(), boxes
 
 
 def _peaks(attribution: Tensor, scale: int, count: int) -> Tensor:
@@ -148,11 +181,6 @@ def _mask(boxes: Tensor, size: int) -> Tensor:
     columns = (line >= x) & (line < x + w)
     rows = (line >= y) & (line < y + h)
     return rows[..., :, None] & columns[..., None, :]
-
-
-def _smooth_fill(grey: Tensor) -> Tensor:
-    """(N, 1, H, W): the film without structures of up to 4 px."""
-    return median_filter(grey, 7)
 
 
 def _ring_fill(grey: Tensor, boxes: Tensor) -> Tensor:

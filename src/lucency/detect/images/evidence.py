@@ -13,14 +13,15 @@ from lucency.records import Float64Array, IntArray
 class Evidence:
     """Effects of an intervention on N images, in C columns.
 
-    effects (N, C): change of a finding's logit; positive = what was taken away had raised it.
-    findings (C,): the finding of each column. boxes (N, C, 4) int64: x, y, width, height of the
+    effects (N, C): what an intervention did to a finding's logit; positive = what was taken away
+    had raised it. findings (C,): the finding of each column. logits, repaired (N, C): of that
+    finding, before and after the intervention. boxes (N, C, 4) int64: x, y, width, height of the
     region behind each effect, network pixels; None for a test that cannot say where.
-    repaired (N, C): the logit of the column's finding after the intervention.
     """
 
     effects: Float64Array
     findings: IntArray
+    logits: Float64Array
     repaired: Float64Array
     boxes: IntArray | None = None
 
@@ -34,6 +35,7 @@ def concatenate(parts: list[Evidence]) -> Evidence:
     return Evidence(
         effects=np.concatenate([p.effects for p in parts]),
         findings=parts[0].findings,
+        logits=np.concatenate([p.logits for p in parts]),
         repaired=np.concatenate([p.repaired for p in parts]),
         boxes=np.concatenate(boxes) if boxes else None,
     )

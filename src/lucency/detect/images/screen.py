@@ -182,16 +182,14 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
     rows = np.arange(len(images))
     composite = np.maximum(t0.suspicion / screener.units[T0], t1.suspicion / screener.units[T1])
     boxes = np.zeros((len(images), 1, 4), np.int64) if patches.boxes is None else patches.boxes
-    effect = patches.effects[rows, t1.column]
-    repaired = patches.repaired[rows, t1.column]
     return Screening(
         suspicion={T0: t0.suspicion, T1: t1.suspicion, COMPOSITE: composite},
         p_value={},
         finding=patches.findings[t1.column],
         is_set=t1.standardised[rows, t1.column] > 0,
         boxes=boxes[rows, t1.column],
-        logit=repaired + effect,
-        repaired=repaired,
+        logit=patches.logits[rows, t1.column],
+        repaired=patches.repaired[rows, t1.column],
     )
 
 
