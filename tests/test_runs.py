@@ -645,8 +645,10 @@ def test_one_process_cannot_own_a_folder_twice(tmp_path: Path) -> None:
     ):
         RunFolder.open(tmp_path, "a", "0" * 12)
     with RunFolder.open(tmp_path, "a", "0" * 12) as run:
+        assert str(os.getpid()) in (run.folder / ".lock").read_text()
         run.close()
         run.close()
+        assert (run.folder / ".lock").read_text() == "lucency free\n"
 
 
 @pytest.mark.parametrize(
@@ -922,6 +924,10 @@ def test_read_json_refuses_other_kinds_and_pipes(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(IntegrityError, match=r"m\.json"):
             read_json(path, Metrics)
+    write_json(tmp_path / "good.json", Metrics(auroc=1))
+    (tmp_path / "link").symlink_to(tmp_path / "good.json")
+    with pytest.raises(IntegrityError, match="link cannot be read"):
+        read_json(tmp_path / "link", Metrics)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(IntegrityError, match="not a plain file"):
         read_json(tmp_path / "pipe", Metrics)
