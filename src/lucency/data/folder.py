@@ -7,12 +7,12 @@ optionally `split`, `view`, `sex`, `age`, and one column per finding with 1, 0, 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import field_validator
 
+from lucency.config import ConfigPath
 from lucency.data.guard import FileImages
 from lucency.data.tables import Listing, Table, inner_path, nearest, read_table, shown
 from lucency.errors import DataError
@@ -45,7 +45,7 @@ class FolderSource(Record):
     """
 
     source: Literal["folder"] = "folder"
-    path: Path
+    path: ConfigPath
     findings: tuple[str, ...] | None = None
 
     @field_validator("findings")

@@ -6,13 +6,13 @@ Keys {train,val,test}_{images,labels}; images uint8 (N, H, W) or (N, H, W, 3), l
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import field_validator
 
+from lucency.config import ConfigPath
 from lucency.data import nih
 from lucency.data.arrays import ArrayImages
 from lucency.data.npz import ArrayHeader, open_npz
@@ -35,7 +35,7 @@ class MedMnistSource(Record):
     """
 
     source: Literal["medmnist"] = "medmnist"
-    path: Path
+    path: ConfigPath
     findings: tuple[str, ...] | None = None
 
     @field_validator("findings")

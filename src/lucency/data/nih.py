@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from lucency.config import ConfigPath
 from lucency.data.guard import FileImages
 from lucency.data.tables import Table, names_in, nearest, read_lines, read_table, shown
 from lucency.errors import DataError
@@ -56,7 +57,7 @@ class NihSource(Record):
     """Settings of ChestX-ray14. path: the folder that holds the label table."""
 
     source: Literal["nih"] = "nih"
-    path: Path
+    path: ConfigPath
 
     def load(self, seed: int) -> Radiographs:
         """Read the table and lists; the images are read later. `seed` is not used.

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFilter
-from scipy.ndimage import zoom
 
 from lucency.records import Image
 
@@ -79,7 +78,8 @@ def _grid(size: int) -> tuple[Plane, Plane]:
 def _draw_anatomy(
     film: Film, patient: np.random.Generator, exposure: np.random.Generator
 ) -> Anatomy:
-    p, e = patient.normal(size=12), exposure.normal(size=8)
+    # Python floats: a NumPy scalar would widen every float32 plane that it meets to float64.
+    p, e = patient.normal(size=12).tolist(), exposure.normal(size=8).tolist()
     width, height = 0.170 + 0.010 * p[0], 0.31 + 0.018 * p[1]
     cx, cy = 0.5 + 0.012 * e[0], 0.45 + 0.015 * e[1]
     gap = 0.195 + 0.008 * p[2]
@@ -88,13 +88,13 @@ def _draw_anatomy(
     if film.ap:
         height, domes = height * 0.94, [d - 0.03 for d in domes]
     if "Emphysema" in film.findings:
-        width, height, heart = width * 1.10, height * 1.12, heart * 0.80
-        domes = [d + 0.06 for d in domes]
+        width, height, heart = width * 1.06, height * 1.08, heart * 0.88
+        domes = [d + 0.04 for d in domes]
     if "Cardiomegaly" in film.findings:
-        heart *= 1.45 + 0.12 * exposure.random()
+        heart *= 1.22 + 0.25 * float(exposure.random())
     if "Atelectasis" in film.findings:
         lost = int(exposure.integers(2))
-        domes[lost] -= 0.045 + 0.02 * exposure.random()
+        domes[lost] -= 0.035 + 0.02 * float(exposure.random())
     return Anatomy(
         lungs=((cx - gap, cy, width, height), (cx + gap, cy, width, height)),
         heart=(cx + 0.035, 0.60 + 0.01 * p[6], heart, 0.135 + 0.008 * p[7]),
@@ -140,8 +140,8 @@ def _stomach(
     plane: Plane, x: Plane, y: Plane, anatomy: Anatomy, exposure: np.random.Generator
 ) -> Plane:
     """A bubble of air below the left dome, on most films."""
-    size = exposure.uniform(0.0, 0.055)
-    place = (anatomy.lungs[1][0] + exposure.normal(0, 0.02), anatomy.domes[1] + 0.075)
+    size = float(exposure.uniform(0.0, 0.055))
+    place = (anatomy.lungs[1][0] + float(exposure.normal(0, 0.02)), anatomy.domes[1] + 0.075)
     if size < 0.012:
         return plane
     bubble = _ellipse(x, y, (place[0], place[1], size * 1.4, size), 0.02)
@@ -159,7 +159,8 @@ def _soft_tissue(x: Plane, y: Plane, anatomy: Anatomy) -> Plane:
     body = _sigmoid((0.47 + 0.04 * y - np.abs(x - cx)) / 0.02)
     neck = _sigmoid((y - 0.06 - 0.45 * np.maximum(np.abs(x - cx) - 0.12, 0)) / 0.02)
     spine = np.exp(-(((x - cx) / 0.035) ** 2))
-    return body * neck * (0.52 + 0.10 * spine + 0.10 * (y - 0.3)) + 0.02
+    tissue: Plane = body * neck * (0.52 + 0.10 * spine + 0.10 * (y - 0.3)) + 0.02
+    return tissue
 
 
 def _vessels(size: int, exposure: np.random.Generator) -> Plane:
@@ -170,11 +171,11 @@ def _vessels(size: int, exposure: np.random.Generator) -> Plane:
 
 
 def _noise(size: int, scale: float, generator: np.random.Generator) -> Plane:
-    """Smooth noise of unit variance; `scale` is its grain as a fraction of the film."""
+    """Smooth noise of about unit variance; `scale` is its grain as a fraction of the film."""
     n = max(4, round(1 / scale))
-    small = generator.standard_normal((n, n)).astype(np.float32)
-    field = zoom(small, size / n, order=1, mode="nearest", grid_mode=True)[:size, :size]
-    return np.asarray(field / field.std(), dtype=np.float32)
+    small = generator.standard_normal((n, n), dtype=np.float32)
+    field = PillowImage.fromarray(small).resize((size, size), PillowImage.Resampling.BILINEAR)
+    return np.asarray(field, dtype=np.float32) / 0.66
 
 
 def _bones(x: Plane, y: Plane, anatomy: Anatomy, patient: np.random.Generator) -> Plane:
@@ -192,10 +193,10 @@ def _bones(x: Plane, y: Plane, anatomy: Anatomy, patient: np.random.Generator) -
 
 def _expose(plane: Plane, film: Film, exposure: np.random.Generator) -> Plane:
     """Beam, scatter and quantum noise; bedside films are flatter and noisier."""
-    gain, offset = 1 + 0.07 * exposure.normal(), 0.03 * exposure.normal()
+    gain, offset = 1 + 0.07 * float(exposure.normal()), 0.03 * float(exposure.normal())
     contrast = 0.86 if film.ap else 1.0
     plane = (plane - 0.45) * contrast * gain + 0.45 + offset
-    noise = exposure.standard_normal(plane.shape).astype(np.float32)
+    noise = exposure.standard_normal(plane.shape, dtype=np.float32)
     return np.asarray(plane + (0.026 if film.ap else 0.020) * noise, dtype=np.float32)
 
 
@@ -252,7 +253,7 @@ def effusion(plane: Plane, c: Canvas) -> Plane:
     """A dense meniscus that fills the lung from below and climbs at the side."""
     side = c.pick()
     cx, _, width, _ = c.anatomy.lungs[side]
-    level = c.anatomy.domes[side] - c.strength(0.05, 0.20)
+    level = c.anatomy.domes[side] - c.strength(0.03, 0.18)
     outward = (c.x - cx) / width * (1 if side else -1)
     fluid = _sigmoid((c.y - level + 0.05 * np.maximum(outward, -0.5)) / 0.012)
     fluid = fluid * c.side[side]
@@ -287,7 +288,8 @@ def pneumonia(plane: Plane, c: Canvas) -> Plane:
     centre = c.spot(c.pick(), 0.45, 0.8)
     patch = _blob(c, centre, 0.10, 0.11, 0.05)
     air = np.abs(np.sin((c.x - centre[0] + 0.7 * (c.y - centre[1])) * 95)) > 0.93
-    return plane + c.strength(0.18, 0.28) * patch * c.lung * (1 - 0.55 * air)
+    opacity: Plane = c.strength(0.18, 0.28) * patch * c.lung * (1 - 0.55 * air)
+    return plane + opacity
 
 
 def pneumothorax(plane: Plane, c: Canvas) -> Plane:
@@ -316,20 +318,21 @@ def edema(plane: Plane, c: Canvas) -> Plane:
     haze = sum(_blob(c, (lung[0], lung[1] + 0.03), 0.11, 0.16, 0.09) for lung in c.anatomy.lungs)
     lines = 0.5 + 0.5 * (np.sin(c.y * 150) > 0.6)
     return np.asarray(
-        plane + c.strength(0.16, 0.26) * np.minimum(haze, 1) * lines * c.lung, dtype=np.float32
+        plane + c.strength(0.09, 0.22) * np.minimum(haze, 1) * lines * c.lung, dtype=np.float32
     )
 
 
 def emphysema(plane: Plane, c: Canvas) -> Plane:
     """Blacker lungs; they are also larger, with flat domes and a small heart (anatomy)."""
-    return np.asarray(plane * (1 - 0.30 * c.lung), dtype=np.float32)
+    return np.asarray(plane * (1 - 0.22 * c.lung), dtype=np.float32)
 
 
 def fibrosis(plane: Plane, c: Canvas) -> Plane:
     """A net of fine lines at both bases."""
     net = np.abs(np.sin((c.x + 0.6 * c.y) * 130)) * np.abs(np.sin((c.y - 0.5 * c.x) * 120))
     base = _sigmoid((c.y - 0.50) / 0.03) * c.lung
-    return plane + c.strength(0.16, 0.28) * net * base
+    lines: Plane = c.strength(0.16, 0.28) * net * base
+    return plane + lines
 
 
 def pleural_thickening(plane: Plane, c: Canvas) -> Plane:

@@ -134,8 +134,9 @@ def _bilinear(image: Image, size: int) -> Image:
     columns, column_share = _taps(image.shape[1], size)
     tall = _mix(image[rows[0]], image[rows[1]], row_share[:, None])
     both = _mix(tall[:, columns[0]], tall[:, columns[1]], column_share[None, :])
-    rounded: Image = np.rint(both).astype(image.dtype)
-    return rounded
+    if image.dtype == np.uint16:
+        return np.rint(both).astype(np.uint16)
+    return np.rint(both).astype(np.uint8)
 
 
 def _taps(n: int, size: int) -> tuple[tuple[np.ndarray, np.ndarray], Float64Array]:

@@ -43,12 +43,14 @@ def measure_performance(
     labels (N, K) in {1, 0, NaN}; NaN is left out of its finding and counted.
     probabilities (N, K) in [0, 1]; patient_ids: N names.
     All 95 % intervals come from the same `n_resamples` draws of patients. A finding that lacks a
-    class is ``None``, left out of the means, and named in `excluded`.
+    class is ``None``. It is left out of the means and named in `excluded`, and so is one whose
+    positives or negatives come from a single patient: nothing says how far off its value is.
     """
     truth, values = _checked(findings, labels, probabilities, patient_ids)
     drawn = draw_resamples(patient_ids, n_resamples, generator)
     rankings = _rankings(truth, values, drawn)
-    defined = [r for r in rankings if isinstance(r, dict)]
+    excluded = _excluded(findings, truth, drawn)
+    defined = _included(rankings, excluded)
     return Performance(
         model=model,
         set_name=set_name,
@@ -60,7 +62,7 @@ def measure_performance(
         micro_auroc=_micro(truth, values, drawn),
         micro_floor=micro_floor(truth),
         excluded=tuple(
-            f"{name}: {r}" for name, r in zip(findings, rankings, strict=True) if isinstance(r, str)
+            f"{name}: {reason}" for name, reason in zip(findings, excluded, strict=True) if reason
         ),
     )
 
@@ -84,9 +86,10 @@ def auroc_difference(
     truth, first = _checked(findings, labels, backdoored, patient_ids)
     _, second = _checked(findings, labels, clean, patient_ids)
     drawn = draw_resamples(patient_ids, n_resamples, generator)
+    excluded = _excluded(findings, truth, drawn)
     return difference_estimate(
-        [r["auroc"] for r in _rankings(truth, first, drawn) if isinstance(r, dict)],
-        [r["auroc"] for r in _rankings(truth, second, drawn) if isinstance(r, dict)],
+        [r["auroc"] for r in _included(_rankings(truth, first, drawn), excluded)],
+        [r["auroc"] for r in _included(_rankings(truth, second, drawn), excluded)],
         nothing=NOTHING,
     )
 
@@ -129,6 +132,27 @@ def _ranking(labels: Float64Array, scores: Float64Array, drawn: Resamples) -> Ra
         return reason
     known = ~np.isnan(labels)
     return rank(labels[known], scores[known], drawn.patients[known], drawn)
+
+
+def _excluded(findings: Sequence[str], truth: Float64Array, drawn: Resamples) -> list[str | None]:
+    """Why each finding is left out of the means; None if it is not."""
+    reasons: list[str | None] = []
+    for k in range(len(findings)):
+        labels = truth[:, k]
+        reason = missing_class(labels)
+        for label, word in ((1, "positives"), (0, "negatives")):
+            if reason is None and len(np.unique(drawn.patients[labels == label])) < 2:
+                reason = f"all {word} come from one patient"
+        reasons.append(reason)
+    return reasons
+
+
+def _included(rankings: list[Ranking | str], excluded: list[str | None]) -> list[Ranking]:
+    return [
+        r
+        for r, reason in zip(rankings, excluded, strict=True)
+        if reason is None and isinstance(r, dict)
+    ]
 
 
 def _finding(name: str, labels: Float64Array, ranking: Ranking | str) -> FindingPerformance:
