@@ -105,7 +105,7 @@ def train(
     checkpoint: a file written after each epoch, from which a killed training continues.
     Raises ConfigError for a set too small for one batch, ModelError if the loss is not finite.
     """
-    loop = _Loop(training, contract, findings, settings, seed)
+    loop = TrainingLoop(training, contract, findings, settings, seed)
     state = load_checkpoint(checkpoint) if checkpoint and checkpoint.exists() else None
     history, best = loop.restore(state) if state else ([], None)
     steps = settings.epochs * loop.steps_per_epoch
@@ -129,7 +129,7 @@ def train(
     return Trained(loop.victim(), tuple(history), best_epoch(history))
 
 
-class _Loop:
+class TrainingLoop:
     """The moving parts of one training: network, optimiser, schedule."""
 
     def __init__(
