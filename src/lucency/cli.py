@@ -34,25 +34,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Measure Lucency's speed on this machine.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
 
 # Progress and errors go to standard error, so that standard output is the answer alone.
 console = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that holds the run folders.")]
+REJECTED = 3
 INTERRUPTED = 130
 
 
 def main() -> None:
     """Entry point: errors become one sentence and their exit code."""
     try:
-        app(standalone_mode=False)
+        # Outside standalone mode an Exit comes back as a number.
+        sys.exit(app(standalone_mode=False))
     except LucencyError as error:
         _fail(str(error), error.exit_code)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         _fail("Interrupted; start the same command again to continue.", INTERRUPTED)
     except Exception as error:
@@ -134,13 +132,14 @@ def survival(
 @app.command()
 def verify(folder: Path, as_json: Json = False) -> None:
     """Does this run folder still hold what its manifest says?"""
+    from lucency.config_faults import shown
     from lucency.errors import IntegrityError
     from lucency.runs import verify as differences_of
 
     differences = differences_of(folder)
     _answer(
         {"folder": str(folder), "intact": not differences, "differences": differences},
-        "\n".join(differences) or f"{folder} is intact.",
+        "\n".join(shown(d) for d in differences) or f"{folder} is intact.",
         as_json,
     )
     if differences:
@@ -154,13 +153,31 @@ def version(as_json: Json = False) -> None:
     _answer({"version": number}, number, as_json)
 
 
-@bench.command("run")
-def bench_run(out: Out = Path("runs"), as_json: Json = False) -> None:
-    """Training, screening and reading, each against a plain version in the same run."""
-    from lucency.bench import bench_all
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="training, screening, reading, demo; all of them if none is named."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for bench-NAME.json and .md.")
+    ] = None,
+    seed: int = 7,
+    as_json: Json = False,
+) -> None:
+    """Measure Lucency's speed on this machine, against plain versions in the same run."""
+    from lucency.bench import run_benchmarks, write_benchmark
 
-    table = bench_all(_progress(as_json), out)
-    _answer(table.model_dump(), table.as_markdown(), as_json)
+    results = []
+    for result in run_benchmarks(names or (), seed=seed, progress=_progress(as_json)):
+        if out is not None:
+            write_benchmark(out, result)
+        results.append(result)
+    _answer(
+        {"benchmarks": [r.model_dump(mode="json", by_alias=True) for r in results]},
+        "\n".join(r.as_markdown() for r in results),
+        as_json,
+    )
 
 
 def _run(settings: Any, text: str, out: Path, as_json: bool, command: str) -> None:
@@ -172,7 +189,12 @@ def _run(settings: Any, text: str, out: Path, as_json: bool, command: str) -> No
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     page = folder / "report.html"
     lines = [report["verdict"]["headline"], *report["verdict"]["sentences"], f"Report: {page}"]
+    rejected = len(report["data"]["rejected"])
+    if rejected:
+        lines.append(f"{rejected} files could not be used; the report names them.")
     _answer({"folder": str(folder), "report": str(page), **report}, "\n".join(lines), as_json)
+    if rejected:
+        raise typer.Exit(REJECTED)
 
 
 def _validate(values: dict[str, Any], kind: type[RecordType]) -> RecordType:
