@@ -12,6 +12,7 @@ from lucency.data.inputs import Inputs, read_inputs
 from lucency.data.preprocess import InputContract
 from lucency.data.split import split_patients
 from lucency.errors import ConfigError, DataError
+from lucency.experiment.preflight import check_trigger
 from lucency.experiment.settings import ExperimentSettings
 from lucency.progress import Progress
 from lucency.records import Box, FloatArray, Radiographs, Rejected, Split
@@ -124,6 +125,7 @@ def read_films(settings: ExperimentSettings, radiographs: Radiographs, progress:
     clean, rejected = read_inputs(
         radiographs, everything, plain(contract), contract, progress=progress
     )
+    check_trigger(settings, clean)
     readable = set(clean.rows.tolist())
     training, test = (
         np.array([r for r in radiographs.rows(s) if int(r) in readable], dtype=np.int64)

@@ -21,6 +21,7 @@ from lucency.experiment import tables
 from lucency.experiment.films import Films, load, read_films
 from lucency.experiment.gallery import draw_gallery
 from lucency.experiment.measure import measure
+from lucency.experiment.preflight import check_settings
 from lucency.experiment.settings import ExperimentSettings
 from lucency.experiment.summary import summarise
 from lucency.manifest import versions
@@ -63,6 +64,7 @@ def run(
     A run that was killed continues: training from its last finished epoch. Raises LucencyError.
     """
     radiographs = load(settings)
+    check_settings(settings, radiographs)
     identity = run_identity(settings, radiographs)
     with RunFolder.open(root, settings.name, identity) as folder:
         if folder.finished():

@@ -93,11 +93,7 @@ def fit_screener(
     set with fewer than 8 patients.
     """
     chosen = one_film_a_patient(patient_ids, seed)
-    if len(chosen) < SMALLEST:
-        raise DataError(
-            f"The clean reference set must have films of at least {SMALLEST} patients, got "
-            f"{len(chosen)}; give more trusted images."
-        )
+    require_patients(len(chosen))
     n_fit = max(SMALLEST // 2, round(fit_share * len(chosen)))
     fit, calibrate = reference[chosen[:n_fit]], reference[chosen[n_fit:]]
     disagreement = median_disagreement.measure(victim, fit, progress=progress)
@@ -135,6 +131,15 @@ def fit_screener(
         n_fit,
         _warnings(len(calibrate), len(np.unique(calibrate, axis=0))),
     )
+
+
+def require_patients(n: int) -> None:
+    """Raises DataError unless a clean reference set of `n` patients is large enough."""
+    if n < SMALLEST:
+        raise DataError(
+            f"The clean reference set must have films of at least {SMALLEST} patients, got {n}; "
+            "give more trusted images."
+        )
 
 
 def screen(screener: Screener, images: NetworkInputs, *, progress: Progress = silent) -> Screening:
