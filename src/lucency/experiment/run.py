@@ -74,7 +74,7 @@ def run(
         clock = Clock()
         with clock.stage("reading"):
             films = read_films(settings, radiographs, progress)
-        write_via(folder.path("ledger.parquet"), films.ledger.table(radiographs).write_parquet)
+        write_via(folder.path("ledger.parquet"), tables.ledger(settings, films).write_parquet)
         victims, epochs = {}, {}
         for model in MODELS:
             with clock.stage(f"training the {model} model"):

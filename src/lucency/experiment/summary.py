@@ -19,6 +19,7 @@ from lucency.detect.images.screen import COMPOSITE, Screener
 from lucency.experiment.films import Films
 from lucency.experiment.measure import Measured
 from lucency.experiment.settings import ExperimentSettings
+from lucency.experiment.tables import rejected
 from lucency.experiment.verdict import give_verdict
 from lucency.manifest import versions
 from lucency.records import SPLITS, Model, NetworkInputs, SurvivalDistribution
@@ -70,7 +71,7 @@ def summarise(
         verdict=give_verdict(
             settings.detect.alpha, films.radiographs.notes, attack, measured, reference
         ),
-        data=_data(films),
+        data=_data(settings, films),
         attack=attack,
         preprocessing=_preprocessing(settings),
         victims=tuple(_victim(settings, m, victims[m], epochs[m]) for m in victims),
@@ -95,7 +96,7 @@ def summarise(
     )
 
 
-def _data(films: Films) -> DataSummary:
+def _data(settings: ExperimentSettings, films: Films) -> DataSummary:
     radiographs = films.radiographs
     readable = films.clean.rows
     splits = []
@@ -114,7 +115,7 @@ def _data(films: Films) -> DataSummary:
         },
         splits=tuple(splits),
         views=dict(sorted(views.items())),
-        rejected=films.rejected,
+        rejected=rejected(settings, films),
         notes=radiographs.notes,
     )
 

@@ -14,7 +14,7 @@ from lucency.experiment.films import Films
 from lucency.experiment.measure import Logits, Measured, Screenings
 from lucency.experiment.settings import ExperimentSettings
 from lucency.manifest import read_json
-from lucency.records import FloatArray, Record
+from lucency.records import FloatArray, Record, Rejected
 from lucency.victims.train import Epoch
 
 
@@ -38,6 +38,24 @@ def names(
         patients = [f"patient {order[p]}" for p in films.patients(inputs)]
         return [f"image {row}" for row in inputs.rows], patients
     return [films.radiographs.image_ids[row] for row in inputs.rows], films.patients(inputs)
+
+
+def ledger(settings: ExperimentSettings, films: Films) -> pl.DataFrame:
+    """A row a poisoned training film: what was done to it."""
+    images, patients = names(settings, films, films.poisoned)
+    return films.ledger.table(films.radiographs).with_columns(
+        pl.Series("image", images, dtype=pl.String), pl.Series("patient", patients, dtype=pl.String)
+    )
+
+
+def rejected(settings: ExperimentSettings, films: Films) -> tuple[Rejected, ...]:
+    """The files that could not be used; a number in place of the name where names are hidden."""
+    if not settings.report.hide_names:
+        return films.rejected
+    return tuple(
+        Rejected(image=f"rejected file {i + 1}", reason=r.reason)
+        for i, r in enumerate(films.rejected)
+    )
 
 
 def predictions(settings: ExperimentSettings, films: Films, logits: Logits) -> pl.DataFrame:
