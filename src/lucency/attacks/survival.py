@@ -2,22 +2,21 @@
 
 A few native pixels can vanish in the crop and the resize (pitfall P1 of the paper: with nearest
 616 → 224, centred squares of 1, 2, 3, 4 px leave 0, 0, 1, 4 px). It is measured by preprocessing
-the same film with and without the trigger; nothing is assumed about the kernel.
+the same film with and without the trigger.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from lucency.attacks import Trigger
 from lucency.data.preprocess import InputContract, full_scale
-from lucency.records import Float64Array, Image, Survival, SurvivalDistribution
+from lucency.records import Float64Array, Image, IntArray, Survival, SurvivalDistribution
 
-# Height of the film on which one axis is measured: any will do, a low one is fast.
-_STRIP = 16
+Grey = np.uint8 | np.uint16
 
 
 def change(clean: Image, triggered: Image) -> Float64Array:
@@ -31,8 +30,8 @@ def measure_survival(
 ) -> Survival:
     """Survival of one placement on a film of `shape` (height, width).
 
-    The film is flat and as far from the trigger's grey as it can be, so `max_change` is the share
-    of the trigger's contrast that gets through (1 = all of it).
+    The film is flat and as far from the trigger's grey as it can be, so for a black or white
+    trigger `max_change` is the share of its contrast that gets through (1 = all of it).
     """
     film = _opposite(trigger, shape)
     box = trigger.box(contract.window(shape), shape, anchor)
@@ -50,19 +49,26 @@ def survival_over_places(
     """Survival, at full contrast, over every place inside the crop.
 
     Crop and resize work on rows and columns apart, and a solid square is a product of a row and a
-    column span; so what is left is the outer product of two profiles, and W + H placements stand
-    for all W × H.
+    column span. So it is measured what the columns leave of it, then what the rows leave of each of
+    those greys; W + H placements stand for all W × H. Raises ConfigError if it fits nowhere.
     """
     window = contract.window(shape)
-    across = _profiles(trigger.size_px, contract, window.width, shape[1])
-    down = _profiles(trigger.size_px, contract, window.height, shape[0])
+    trigger.box(window, shape, (0.0, 0.0))
+    film, patch = _greys(trigger, contract)
+    columns = (lines[0] for lines in _stripes(trigger, contract, window.width, film, [patch]))
+    across = Counter(tuple(line[line != int(film)].tolist()) for line in columns)
+    greys = sorted({grey for left in across for grey in left})
+    levels = np.stack(
+        [_levels(lines, film) for lines in _stripes(trigger, contract, window.height, film, greys)]
+    )
+    counts, depths = np.count_nonzero(levels, axis=2), levels.max(axis=2)
     pixels: Counter[int] = Counter()
     changes = 0.0
-    for row, n_rows in across.items():
-        for column, n_columns in down.items():
-            left = np.rint(np.outer(row, column) / 255) if row and column else np.zeros((1, 1))
-            pixels[int(np.count_nonzero(left))] += n_rows * n_columns
-            changes += n_rows * n_columns * float(left.max()) / 255
+    for left, n in across.items():
+        at = np.searchsorted(greys, left)
+        for k, n_rows in Counter(counts[:, at].sum(axis=1).tolist()).items():
+            pixels[k] += n * n_rows
+        changes += n * float(depths[:, at].max(axis=1, initial=0.0).sum()) / 255
     return _distribution(pixels, changes)
 
 
@@ -80,18 +86,35 @@ def _opposite(trigger: Trigger, shape: tuple[int, int]) -> Image:
     return np.full(shape, 0 if trigger.grey >= 0.5 else 255, dtype=np.uint8)
 
 
-def _profiles(
-    size_px: int, contract: InputContract, free: int, length: int
-) -> Counter[tuple[int, ...]]:
-    """Count, over all starts along one axis, the grey levels that a white stripe leaves."""
-    counts: Counter[tuple[int, ...]] = Counter()
-    start = contract.window((_STRIP, length)).x
-    for x in range(start, start + free - size_px + 1):
-        film = np.zeros((_STRIP, length), dtype=np.uint8)
-        film[:, x : x + size_px] = 255
-        line = contract.to_network(film)[contract.size // 2]
-        counts[tuple(int(v) for v in line[line > 0])] += 1
-    return counts
+def _greys(trigger: Trigger, contract: InputContract) -> tuple[Grey, int]:
+    """The greys of film and patch at full contrast. "bilinear" keeps fractions between the axes,
+    hence 16 bits; all else rounds to the stored grid."""
+    white = np.uint16(65535) if contract.resize == "bilinear" else np.uint8(255)
+    return (white * 0, int(white)) if trigger.grey >= 0.5 else (white, 0)
+
+
+def _stripes(
+    trigger: Trigger, contract: InputContract, length: int, film: Grey, greys: Sequence[int]
+) -> Iterator[IntArray]:
+    """For every start along an axis of `length`: (G, size), what is left of stripes of G greys.
+
+    As many rows as the network has, so that only the one axis is resized."""
+    size, uncropped = contract.size, contract.model_copy(update={"crop": 1.0})
+    for start in range(length - trigger.size_px + 1):
+        left = np.zeros((len(greys), size), np.int64)
+        for first in range(0, len(greys), size):
+            some = greys[first : first + size]
+            stripes: Image = np.full((size, length), film, film.dtype)
+            for row, grey in enumerate(some):
+                stripes[row, start : start + trigger.size_px] = grey
+            left[first : first + size] = uncropped.to_network(stripes)[: len(some)]
+        yield left
+
+
+def _levels(lines: IntArray, film: Grey) -> Float64Array:
+    """How many of 255 grey levels lie between the lines, rounded to them, and the film."""
+    step = full_scale(film.dtype) // 255
+    return np.asarray(np.abs(np.rint(lines / step) - film / step), dtype=np.float64)
 
 
 def _distribution(pixels: Counter[int], total_change: float) -> SurvivalDistribution:

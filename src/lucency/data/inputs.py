@@ -47,7 +47,10 @@ def read_inputs(
     progress: Progress = silent,
     description: str = "Reading films",
 ) -> tuple[Inputs, tuple[Rejected, ...]]:
-    """Read, transform and keep `rows`. Raises DataError if none can be read or depths differ."""
+    """Read, transform and keep `rows`; a film of another depth than the first is rejected.
+
+    Raises DataError if none can be read.
+    """
     kept: list[int] = []
     shapes: list[tuple[int, int]] = []
     rejected: list[Rejected] = []

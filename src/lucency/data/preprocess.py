@@ -23,7 +23,6 @@ antialiasing. bilinear-antialias: Pillow, torch with antialiasing. area: mean ov
 """
 
 _PILLOW = {
-    "nearest": PillowImage.Resampling.NEAREST,
     "bilinear-antialias": PillowImage.Resampling.BILINEAR,
     "area": PillowImage.Resampling.BOX,
 }
@@ -85,8 +84,9 @@ class InputContract(Record):
     def to_network_box(self, box: Box, shape: tuple[int, int]) -> Box | None:
         """The network pixels that a native box covers at least in part; None if it is cropped."""
         window = self.window(shape)
-        x0, x1 = _span(box.x - window.x, box.width, self.size / window.width, self.size)
-        y0, y1 = _span(box.y - window.y, box.height, self.size / window.height, self.size)
+        x0, x1 = _span(box.x - window.x, box.width, window.width, self.size)
+        y0, y1 = _span(box.y - window.y, box.height, window.height, self.size)
+        x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, self.size), min(y1, self.size)
         if x1 <= x0 or y1 <= y0:
             return None
         return Box(x=x0, y=y0, width=x1 - x0, height=y1 - y0)
@@ -94,10 +94,9 @@ class InputContract(Record):
     def to_native_box(self, box: Box, shape: tuple[int, int]) -> Box:
         """The native pixels, of an image of `shape`, behind a box of network pixels."""
         window = self.window(shape)
-        sx, sy = window.width / self.size, window.height / self.size
-        x0, y0 = window.x + int(box.x * sx), window.y + int(box.y * sy)
-        x1 = window.x + int(np.ceil((box.x + box.width) * sx))
-        y1 = window.y + int(np.ceil((box.y + box.height) * sy))
+        x0, x1 = _span(box.x, box.width, self.size, window.width)
+        y0, y1 = _span(box.y, box.height, self.size, window.height)
+        x0, y0, x1, y1 = window.x + x0, window.y + y0, window.x + x1, window.y + y1
         x1, y1 = min(x1, shape[1]), min(y1, shape[0])
         return Box(x=x0, y=y0, width=x1 - x0, height=y1 - y0)
 
@@ -107,17 +106,19 @@ def full_scale(dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> int:
     return int(np.iinfo(dtype).max)
 
 
-def _span(start: int, length: int, scale: float, size: int) -> tuple[int, int]:
-    low = int(np.floor(start * scale))
-    high = int(np.ceil((start + length) * scale))
-    return max(low, 0), min(high, size)
+def _span(start: int, length: int, old: int, new: int) -> tuple[int, int]:
+    """The pixels of an axis of `new` that some of its `old` pixels overlap; whole numbers, since
+    a rounded quotient would add a pixel at exact borders."""
+    return start * new // old, -(-(start + length) * new // old)
 
 
 def _resize(image: Image, size: int, kernel: ResizeKernel) -> Image:
-    if kernel == "nearest-asymmetric":
-        rows, columns = (np.arange(size) * n // size for n in image.shape)
-        asymmetric: Image = image[rows][:, columns]
-        return asymmetric
+    if kernel in ("nearest", "nearest-asymmetric"):
+        # Whole numbers: Pillow adds up a rounded step, and takes either neighbour at exact borders.
+        at = 2 * np.arange(size) + (kernel == "nearest")
+        rows, columns = (at * n // (2 * size) for n in image.shape)
+        picked: Image = image[rows][:, columns]
+        return picked
     if kernel == "bilinear":
         return _bilinear(image, size)
     if image.dtype == np.uint8:
