@@ -1,10 +1,12 @@
 """The state of an unfinished training on disk: one safetensors file, never a pickle.
 
-Tensors lie under `network/`, `best/` and `optimiser/`; everything else is JSON in the header.
+Tensors lie under `network/`, `best/` and `optimiser/`; everything else is JSON in the header, with
+a digest of all of it, since safetensors has no checksum and a rotten bit would train on unseen.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +46,21 @@ def save_checkpoint(path: Path, state: Checkpoint) -> None:
     }
     # Channels-last weights are strided; safetensors wants them packed.
     packed = {k: v.contiguous().clone() for k, v in tensors.items()}
-    write_via(path, lambda p: save_file(packed, p, metadata={"state": json.dumps(header)}))
+    state_json = json.dumps(header)
+    metadata = {"state": state_json, "sha256": _digest(state_json, packed)}
+    write_via(path, lambda p: save_file(packed, p, metadata=metadata))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read what `save_checkpoint` wrote. Raises IntegrityError for a torn or foreign file."""
+    """Read what `save_checkpoint` wrote. Raises IntegrityError for a torn, rotten or foreign
+    file."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["state"])
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if metadata["sha256"] != _digest(metadata["state"], tensors):
+            raise ValueError("digest differs")
+        header = json.loads(metadata["state"])
         slots: dict[int, dict[str, Tensor]] = {}
         for key in _under(tensors, "optimiser/"):
             index, name = key.split("/")
@@ -64,15 +72,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
             optimiser={"state": slots, "param_groups": header["groups"]},
             schedule=header["schedule"],
         )
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise IntegrityError(
             f"A checkpoint of a training was expected in {path.name}, but it cannot be read "
-            f"({type(error).__name__}); delete it to train from the start."
+            f"({type(error).__name__}: {error}); delete it to train from the start."
         ) from error
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _digest(state: str, tensors: dict[str, Tensor]) -> str:
+    total = hashlib.sha256(state.encode())
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        total.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _is_plain(value: Any) -> bool:

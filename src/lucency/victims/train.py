@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lucency.data.preprocess import InputContract
-from lucency.errors import ConfigError, ModelError
+from lucency.errors import ConfigError, IntegrityError, ModelError
 from lucency.progress import Progress, silent
 from lucency.records import FloatArray, IntArray, NetworkInputs, Record
 from lucency.victims.architectures import build, channels_last
@@ -103,7 +103,8 @@ def train(
     """Train on `training`, keep the weights of the best macro AUROC on the clean `validation`.
 
     checkpoint: a file written after each epoch, from which a killed training continues.
-    Raises ConfigError for a set too small for one batch, ModelError if the loss is not finite.
+    Raises ConfigError for a set too small for one batch, ModelError if the loss is not finite,
+    IntegrityError for a checkpoint that is torn or of another training.
     """
     loop = TrainingLoop(training, contract, findings, settings, seed)
     state = load_checkpoint(checkpoint) if checkpoint and checkpoint.exists() else None
@@ -202,10 +203,17 @@ class TrainingLoop:
         )
 
     def restore(self, state: Checkpoint) -> tuple[list[Epoch], dict[str, Tensor]]:
-        self.network.load_state_dict(state.network)
-        self.optimiser.load_state_dict(state.optimiser)
-        self.schedule.load_state_dict(state.schedule)
-        return [Epoch.model_validate(h) for h in state.history], state.best
+        try:
+            self.network.load_state_dict(state.best)
+            self.network.load_state_dict(state.network)
+            self.optimiser.load_state_dict(state.optimiser)
+            self.schedule.load_state_dict(state.schedule)
+            return [Epoch.model_validate(h) for h in state.history], state.best
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise IntegrityError(
+                "The checkpoint does not belong to this training (its architecture, findings or "
+                "schedule differ); delete it to train from the start."
+            ) from error
 
     def _step(self, chosen: IntArray, generator: torch.Generator) -> float:
         grey = to_grey(self.training.images[self.training.rows[chosen]], self.fabric.device)

@@ -107,13 +107,14 @@ def predict(
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Evaluation mode without weight gradients; both are put back on any exit."""
-    training = network.training
+    training = [(module, module.training) for module in network.modules()]
     required = [p.requires_grad for p in network.parameters()]
     network.eval().requires_grad_(False)
     try:
         yield
     finally:
-        network.train(training)
+        for module, flag in training:
+            module.training = flag
         for parameter, flag in zip(network.parameters(), required, strict=True):
             parameter.requires_grad_(flag)
 
