@@ -1,7 +1,8 @@
 """The median filter: what a film looks like without structures of a few pixels.
 
 A w × w median deletes every s × s patch with s² < w²/2: each output pixel stays within the range
-of the untouched pixels of its window (feature squeezing, Xu et al. 2017, arXiv 1704.01155).
+of the untouched pixels of its window (feature squeezing, Xu et al. 2017, arXiv 1704.01155). Nearer
+to the border than w/2 the mirror image of a patch counts as well: there larger windows are needed.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lucency.detect.images import counterfactual_patch, median_disagreement
-from lucency.detect.images.calibrate import Scale, conformal_p, fit_scale, score
+from lucency.detect.images.calibrate import Scale, Score, conformal_p, fit_scale, score
 from lucency.detect.images.counterfactual_patch import DEFAULT, PatchTest
 from lucency.detect.images.evidence import Evidence
 from lucency.errors import DataError
@@ -107,8 +107,8 @@ def fit_screener(
     )
     patch_scale = fit_scale(patches)
     units = {
-        T0: float(np.quantile(score(disagreement, disagreement_scale).suspicion, 0.95)),
-        T1: float(np.quantile(score(patches, patch_scale).suspicion, 0.95)),
+        T0: _unit(score(disagreement, disagreement_scale)),
+        T1: _unit(score(patches, patch_scale)),
     }
     fitted = Screener(
         victim,
@@ -196,6 +196,11 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
         logit=patches.logits[rows, t1.column],
         repaired=patches.repaired[rows, t1.column],
     )
+
+
+def _unit(on_clean: Score) -> float:
+    """What one clean film in twenty reaches; above 0, though the films be copies of one."""
+    return max(float(np.quantile(on_clean.suspicion, 0.95)), 1e-6)
 
 
 def _by_finding(evidence: Evidence, scale: Scale) -> Float64Array:
