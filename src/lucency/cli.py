@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,9 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Entry point: errors become one sentence and their exit code."""
+    # Threads that wait must not spin: two processes on the same cores would slow each other more
+    # than tenfold. Read when torch is first imported, which every command does later than here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         # Outside standalone mode an Exit comes back as a number.
         sys.exit(app(standalone_mode=False))
@@ -62,7 +66,11 @@ def main() -> None:
 
 
 @app.command()
-def demo(out: Out = Path("runs"), seed: int = 7, as_json: Json = False) -> None:
+def demo(
+    out: Out = Path("runs"),
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 7,
+    as_json: Json = False,
+) -> None:
     """Poison, train, attack, explain, detect and report on synthetic films; about two minutes."""
     from lucency.config import load_toml
     from lucency.experiment import ExperimentSettings
@@ -77,6 +85,9 @@ def demo(out: Out = Path("runs"), seed: int = 7, as_json: Json = False) -> None:
 @app.command()
 def run(
     experiment: Annotated[Path, typer.Argument(help="EXPERIMENT.toml")],
+    data: Annotated[
+        Path | None, typer.Option(help="Where the data are, in place of [data] path.")
+    ] = None,
     out: Out = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -86,6 +97,14 @@ def run(
 
     settings = load_toml(experiment, ExperimentSettings)
     text = experiment.read_text(encoding="utf-8")
+    if data is not None:
+        if not hasattr(settings.data, "path"):
+            raise ConfigError(
+                f"--data needs a data set that is read from a path, got [data] source = "
+                f"'{settings.data.source}' ({experiment.name}); leave --data out."
+            )
+        moved = settings.data.model_copy(update={"path": data})
+        settings = settings.model_copy(update={"data": moved})
     _run(settings, text, out, as_json, command=f"lucency run {experiment.name}")
 
 
