@@ -10,13 +10,15 @@ from lucency.data.phantom import PhantomSource
 from lucency.data.preprocess import InputContract
 from lucency.records import FloatArray, NetworkInputs
 
-# A cohort smaller than this cannot be drawn.
+# A cohort, or a film, smaller than this cannot be drawn.
 SMALLEST = 50
+SMALLEST_PX = 64
 
 
 def phantom_inputs(n: int, contract: InputContract, seed: int) -> tuple[NetworkInputs, FloatArray]:
     """n films drawn at the network's resolution (n, size, size), and their labels (n, 14)."""
-    source = PhantomSource(images=max(n, SMALLEST), size=contract.size).load(seed)
+    side = max(contract.size, SMALLEST_PX)
+    source = PhantomSource(images=max(n, SMALLEST), size=side).load(seed)
     rows = np.arange(n, dtype=np.int64)
     inputs, _ = read_inputs(source, rows, plain(contract), contract)
     return inputs.images, source.labels[rows]

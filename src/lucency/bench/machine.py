@@ -28,15 +28,14 @@ class Machine(Record):
     load: float | None
 
     def __str__(self) -> str:
-        extensions = [
-            n for n, has in (("AMX", self.amx), ("AVX-512-BF16", self.avx512_bf16)) if has
-        ]
+        known = (("AMX", self.amx), ("AVX-512-BF16", self.avx512_bf16))
+        extensions = " and ".join(name for name, has in known if has) or "no AMX, no AVX-512-BF16"
         memory = "" if self.memory_gib is None else f", {self.memory_gib:.0f} GiB"
         load = "" if self.load is None else f", load {self.load:.2f} at the start"
         return (
-            f"{self.cpu}, {self.processors} processors, {' and '.join(extensions) or 'no fast bf16'}"
-            f"{memory}; device {self.device}, {self.threads} threads; Python {self.python}, torch "
-            f"{self.torch}{load}"
+            f"{self.cpu}, {self.processors} processors, {extensions}{memory}; "
+            f"device {self.device}, {self.threads} threads; "
+            f"Python {self.python}, torch {self.torch}{load}"
         )
 
 

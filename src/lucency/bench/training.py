@@ -55,7 +55,7 @@ FULL = TrainingSize()
 
 
 def bench_training(seed: int, progress: Progress = silent, size: TrainingSize = FULL) -> Benchmark:
-    """Measure each case. Bar: 2 × where bf16 is computed by AMX or AVX-512-BF16, 1.1 × elsewhere."""
+    """Measure each case. Bar: 2 × with AMX or AVX-512-BF16, 1.1 × elsewhere."""
     machine = describe_machine()
     rows: list[Row] = []
     notes = [
