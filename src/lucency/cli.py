@@ -181,7 +181,7 @@ def bench(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for bench-NAME.json and .md.")
     ] = None,
-    seed: int = 7,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 7,
     as_json: Json = False,
 ) -> None:
     """Measure Lucency's speed on this machine, against plain versions in the same run."""

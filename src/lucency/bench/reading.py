@@ -14,16 +14,15 @@ from pydantic import Field
 from lucency.attacks.label_edits import LabelEdit
 from lucency.attacks.ledger import AttackSettings, Stamp, stamp, trigger_every
 from lucency.attacks.patch import PatchTrigger
-from lucency.bench.films import SMALLEST
+from lucency.bench.films import phantom_inputs
 from lucency.bench.machine import describe_machine
 from lucency.bench.record import Benchmark, at_least, row, spread
 from lucency.bench.timing import interleave, rates, ratios, seconds_of
 from lucency.data.guard import FileImages
-from lucency.data.phantom import PhantomSource
 from lucency.data.preprocess import InputContract
 from lucency.errors import DataError
 from lucency.progress import Progress, silent
-from lucency.records import Decoded, Image, Record
+from lucency.records import Decoded, Record
 
 NAME = "reading"
 PEER = (
@@ -107,23 +106,17 @@ def bench_reading(seed: int, progress: Progress = silent, size: ReadingSize = FU
 
 
 def _write_films(folder: Path, size: ReadingSize, seed: int, progress: Progress) -> list[Path]:
-    source = PhantomSource(images=max(size.images, SMALLEST), size=size.native).load(seed)
+    films, _ = phantom_inputs(size.images, InputContract(size=size.native), seed)
     generator = np.random.default_rng([seed, 0xBE])
     paths = []
-    with progress("Writing films", size.images) as advance:
-        for item in source.images.read(range(size.images), _as_drawn):
-            if not isinstance(item, Decoded):
-                raise DataError(f"Every synthetic film must be drawn, got: {item[1]}; try again.")
-            noisy = item.image + generator.normal(0.0, NOISE_LEVELS, item.image.shape)
-            film = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
-            paths.append(folder / f"{item.index:04d}.png")
-            PillowImage.fromarray(film).save(paths[-1])
+    with progress("Writing films", len(films)) as advance:
+        for i, film in enumerate(films):
+            noisy = film + generator.normal(0.0, NOISE_LEVELS, film.shape)
+            grey = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+            paths.append(folder / f"{i:04d}.png")
+            PillowImage.fromarray(grey).save(paths[-1])
             advance(1)
     return paths
-
-
-def _as_drawn(image: Image, row: int) -> Image:
-    return image
 
 
 def _stamp(n: int, seed: int) -> Stamp:
