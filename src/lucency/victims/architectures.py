@@ -41,6 +41,19 @@ ARCHITECTURES: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
+SMALLEST_INPUT = 32
+"""Pixels: both networks halve their input five times."""
+
+
+def require_size(size: int) -> None:
+    """Raise ConfigError for an input that the networks cannot halve as often as they do."""
+    if size < SMALLEST_INPUT:
+        raise ConfigError(
+            f"[input] size must be at least {SMALLEST_INPUT} pixels for a network to train, "
+            f"got {size}."
+        )
+
+
 def build(name: str, channels: int, n_findings: int, seed: int) -> nn.Module:
     """A fresh network, its weights drawn from the seed; the global generator is left alone."""
     if name not in ARCHITECTURES:

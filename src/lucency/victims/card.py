@@ -20,7 +20,7 @@ from lucency.config import load_toml
 from lucency.data.preprocess import InputContract
 from lucency.errors import ModelError
 from lucency.records import Record
-from lucency.victims.architectures import build, channels_last
+from lucency.victims.architectures import build, channels_last, require_size
 from lucency.victims.victim import Victim, has_fast_bf16
 from lucency.writing import write_text, write_via
 
@@ -71,6 +71,7 @@ def load_victim(path: Path) -> Victim:
         raise ModelError(
             f"{card_path.name}: weights must be a file beside the card, got {card.model.weights!r}."
         )
+    require_size(card.input.size)
     network = build(card.model.architecture, card.input.channels, len(card.model.findings), seed=0)
     weights = card_path.parent / card.model.weights
     _fill(network, _read_weights(weights), weights.name)

@@ -22,7 +22,7 @@ from lucency.data.preprocess import InputContract
 from lucency.errors import ConfigError, IntegrityError, ModelError
 from lucency.progress import Progress, silent
 from lucency.records import FloatArray, IntArray, NetworkInputs, Record
-from lucency.victims.architectures import build, channels_last
+from lucency.victims.architectures import build, channels_last, require_size
 from lucency.victims.augment import AugmentSettings, augment
 from lucency.victims.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lucency.victims.losses import LOSSES, positive_weights
@@ -149,6 +149,7 @@ class TrainingLoop:
                 f"[victim] batch_size must be at most the {len(training.rows)} training images, "
                 f"got {settings.batch_size}."
             )
+        require_size(contract.size)
         for name in ("lightning_fabric", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self.bf16 = _resolve_precision(settings.precision)
