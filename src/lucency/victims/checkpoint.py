@@ -23,9 +23,11 @@ from lucency.writing import write_via
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """history: a record an epoch. network, best: weights now and at the best epoch. optimiser and
+    """training: a digest of what is trained, to tell one training from another. history: a record
+    an epoch. network, best: weights now and at the best epoch. optimiser and
     schedule: their state dicts."""
 
+    training: str
     history: list[dict[str, Any]]
     network: dict[str, Tensor]
     best: dict[str, Tensor]
@@ -40,6 +42,7 @@ def save_checkpoint(path: Path, state: Checkpoint) -> None:
     for index, slots in state.optimiser["state"].items():
         tensors |= {f"optimiser/{index}/{k}": v.detach().cpu() for k, v in slots.items()}
     header = {
+        "training": state.training,
         "history": state.history,
         "groups": state.optimiser["param_groups"],
         "schedule": {k: v for k, v in state.schedule.items() if _is_plain(v)},
@@ -66,6 +69,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             index, name = key.split("/")
             slots.setdefault(int(index), {})[name] = tensors[f"optimiser/{key}"]
         return Checkpoint(
+            training=header["training"],
             history=header["history"],
             network=_under(tensors, "network/"),
             best=_under(tensors, "best/"),

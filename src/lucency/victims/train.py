@@ -33,6 +33,7 @@ from lucency.victims.victim import (
     predict,
     to_grey,
 )
+from lucency.writing import digest
 
 Ranking = Callable[[FloatArray, FloatArray], float | None]
 """(labels (N, K), probabilities (N, K)) -> macro AUROC, or None where it is undefined."""
@@ -196,6 +197,7 @@ class TrainingLoop:
 
     def snapshot(self, history: list[dict[str, object]], best: dict[str, Tensor]) -> Checkpoint:
         return Checkpoint(
+            training=self.identity(),
             history=history,
             network=self.weights(),
             best=best,
@@ -204,17 +206,28 @@ class TrainingLoop:
         )
 
     def restore(self, state: Checkpoint) -> tuple[list[Epoch], dict[str, Tensor]]:
-        try:
-            self.network.load_state_dict(state.best)
-            self.network.load_state_dict(state.network)
-            self.optimiser.load_state_dict(state.optimiser)
-            self.schedule.load_state_dict(state.schedule)
-            return [Epoch.model_validate(h) for h in state.history], state.best
-        except (RuntimeError, KeyError, ValueError) as error:
+        if state.training != self.identity():
             raise IntegrityError(
-                "The checkpoint does not belong to this training (its architecture, findings or "
-                "schedule differ); delete it to train from the start."
-            ) from error
+                "The checkpoint belongs to another training (its settings, seed, findings or "
+                "labels differ); delete it to train from the start."
+            )
+        self.network.load_state_dict(state.network)
+        self.optimiser.load_state_dict(state.optimiser)
+        self.schedule.load_state_dict(state.schedule)
+        return [Epoch.model_validate(h) for h in state.history], state.best
+
+    def identity(self) -> str:
+        """A digest of what is trained, but for the pixels."""
+        return digest(
+            {
+                "settings": self.settings,
+                "input": self.contract,
+                "findings": self.findings,
+                "seed": self.seed,
+                "rows": self.training.rows.tobytes().hex(),
+                "labels": self.training.labels.tobytes().hex(),
+            }
+        )
 
     def _step(self, chosen: IntArray, generator: torch.Generator) -> float:
         grey = to_grey(self.training.images[self.training.rows[chosen]], self.fabric.device)
