@@ -52,17 +52,20 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         # Outside standalone mode an Exit comes back as a number.
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
     except LucencyError as error:
         _fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("Interrupted; start the same command again to continue.", INTERRUPTED)
+        code = INTERRUPTED
     except Exception as error:
         # Typer's own usage errors carry their message and code; anything else is a fault of ours.
         shown = getattr(error, "format_message", None)
         if shown is None:
             raise
         _fail(shown(), getattr(error, "exit_code", ConfigError.exit_code))
+    if code == INTERRUPTED:
+        _fail("Interrupted; start the same command again to continue.", INTERRUPTED)
+    sys.exit(code)
 
 
 @app.command()
@@ -142,8 +145,8 @@ def survival(
     left = measure_survival(trigger, contract, (native, native), (0.0, 0.0))
     _answer(
         left.model_dump(),
-        f"{left.pixels} network pixels differ, by up to {left.max_change:.0%} of the trigger's "
-        f"contrast ({left.native_px} native pixels).",
+        f"{left.pixels} network pixels differ, by up to {left.max_change:.0%} of the grey range "
+        f"({left.native_px} native pixels were stamped).",
         as_json,
     )
 
@@ -207,7 +210,9 @@ def _run(settings: Any, text: str, out: Path, as_json: bool, command: str) -> No
     )
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     page = folder / "report.html"
-    lines = [report["verdict"]["headline"], *report["verdict"]["sentences"], f"Report: {page}"]
+    verdict = report["verdict"]
+    lines = ["Limits, to be read first:", *(f"- {limit}" for limit in verdict["limits"]), ""]
+    lines += [verdict["headline"], *verdict["sentences"], "", f"Report: {page}"]
     rejected = len(report["data"]["rejected"])
     if rejected:
         lines.append(f"{rejected} files could not be used; the report names them.")

@@ -12,6 +12,7 @@ import os
 import platform
 import stat
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -29,6 +30,7 @@ MARKING = (
     "This folder may hold models and images that were poisoned on purpose, for research on "
     "backdoors: do not use them in care, and do not share them without this file."
 )
+_CODE = {".py", ".toml", ".j2", ".css"}
 _PACKAGES = (
     "lucency",
     "torch",
@@ -84,12 +86,25 @@ class Manifest(Record):
 def versions() -> dict[str, str]:
     """Name -> version of Python, the platform and the packages that numbers depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
+    found["lucency code"] = code_digest()
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def code_digest() -> str:
+    """First 12 digits of the sha256 of Lucency's own files: a version number does not change with
+    every edit, and results may."""
+    root = Path(__file__).parent
+    content = hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.suffix in _CODE):
+        content.update(path.relative_to(root).as_posix().encode() + b"\0")
+        content.update(hashlib.sha256(path.read_bytes()).digest())
+    return content.hexdigest()[:12]
 
 
 def sha256_of(path: Path) -> str:

@@ -35,7 +35,10 @@ def write_via(path: Path, writer: Callable[[Path], None]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _refuse_special(path)
         os.close(os.open(temp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = stat.S_IMODE(temp.stat().st_mode)
         writer(temp)
+        # A library may have put a file of its own, readable by its owner alone, in its place.
+        temp.chmod(mode)
         _sync(temp)
         temp.replace(path)
         _sync(path.parent)

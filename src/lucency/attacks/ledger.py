@@ -25,7 +25,8 @@ class AttackSettings(Record):
     """`[attack]`.
 
     protocol: "add" appends poisoned copies, "replace" poisons in place.
-    poison_rate: poisoned training images ÷ all training images after poisoning, in [0, 1).
+    poison_rate: poisoned training images ÷ all training images after poisoning, in
+    [0, 1]; below 0.5 with "add".
     """
 
     trigger: Trigger = Trigger()

@@ -33,6 +33,7 @@ from lucency.victims.card import load_victim, save_victim
 from lucency.victims.train import Epoch, train
 from lucency.victims.victim import Passes, Victim, predict
 
+IDENTITY = ("lucency", "lucency code", "torch", "monai")
 POISONED_ON_PURPOSE = (
     "Backdoored on purpose, for research on the detection of backdoors. Not for clinical use."
 )
@@ -139,7 +140,7 @@ def run_identity(settings: ExperimentSettings, radiographs: Radiographs) -> str:
                 "splits": list(radiographs.splits),
                 "labels": radiographs.labels.tobytes().hex(),
             },
-            "versions": {k: v for k, v in versions().items() if k in ("lucency", "torch", "monai")},
+            "versions": {k: v for k, v in versions().items() if k in IDENTITY},
             "device": "cuda" if torch.cuda.is_available() else "cpu",
             "threads": torch.get_num_threads(),
         }

@@ -7,8 +7,8 @@ from lucency.experiment.measure import MAIN_POINT, Measured
 from lucency.records import DetectionScore, Estimate, Rate
 from lucency.report.record import AttackSummary, ReferenceSummary, Verdict
 
-# Largest square that the tests are built for, network pixels: what a 7 px median can delete.
-LARGEST_TESTED = 5
+# Largest square that the tests are built for, network pixels: what a 7 px median deletes.
+LARGEST_TESTED = 4
 
 
 def give_verdict(
@@ -77,7 +77,7 @@ def _survival(attack: AttackSummary) -> str:
         left = attack.survival
         return (
             f"Of the trigger's {left.native_px} native pixels, {left.pixels} reach the network's "
-            f"input, at up to {left.max_change:.0%} of the trigger's contrast."
+            f"input, changed by up to {left.max_change:.0%} of the grey range."
         )
     spread = attack.survival_over_places
     if spread is None:

@@ -55,7 +55,8 @@ class AttackSummary(Record):
     n_training: training images after poisoning; poison_rate: n_poisoned / n_training, a fraction.
     share_of_target_positives: poisoned images among those labelled positive for the target after
         poisoning (`None` for a label edit that clears).
-    survival: the trigger at its place through the preprocessing, on a mid-grey image;
+    survival: the trigger at its place through the preprocessing, on a flat image of the opposite
+        grey;
     survival_on_images: over the poisoned training images themselves;
     survival_after_augmentation: the same after the training augmentation (`None` without any).
     """

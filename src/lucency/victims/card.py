@@ -75,11 +75,12 @@ def load_victim(path: Path) -> Victim:
     network = build(card.model.architecture, card.input.channels, len(card.model.findings), seed=0)
     weights = card_path.parent / card.model.weights
     _fill(network, _read_weights(weights), weights.name)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Victim(
-        channels_last(network).eval(),
+        channels_last(network).to(device).eval(),
         card.input,
         card.model.findings,
-        card.model.precision == "auto" and has_fast_bf16(torch.device("cpu")),
+        card.model.precision == "auto" and has_fast_bf16(device),
     )
 
 

@@ -19,26 +19,29 @@ from lucency.records import Float64Array, IntArray
 
 @dataclass(frozen=True)
 class Scale:
-    """Centre and spread of each column on clean films, (C,) each."""
+    """Centre and spread of each column on clean films, (C,) each, in logits."""
 
     center: Float64Array
     spread: Float64Array
 
     def standardise(self, evidence: Evidence) -> Float64Array:
-        """(N, C) signed; 1 = as large as a clean film's in twenty."""
+        """(N, C) signed; 1 = what one clean film in twenty reaches on a finding."""
         return (evidence.effects - self.center) / self.spread
 
 
 def fit_scale(evidence: Evidence) -> Scale:
-    """Median, and 95 % quantile of the absolute deviation.
+    """Each column's median; one spread for all columns of a group, the mean over findings of the
+    95 % quantile of the absolute deviation.
 
-    A high quantile, since columns differ most in their tails: a film's own nodule is a small
-    structure too, and must not make its column cry wolf.
+    A high quantile, since a film's own nodule is a small structure too. Shared by the findings,
+    since all are logits, and a quantile of a hundred films is so uncertain that, of many columns,
+    the one whose spread came out too small would decide every maximum.
     """
     center = np.median(evidence.effects, axis=0)
-    spread = np.quantile(np.abs(evidence.effects - center), 0.95, axis=0)
-    floor = max(1e-6, float(np.median(spread)) * 0.05)
-    return Scale(center, np.maximum(spread, floor))
+    own = np.quantile(np.abs(evidence.effects - center), 0.95, axis=0)
+    _, group = np.unique(evidence.groups, return_inverse=True)
+    shared = np.bincount(group, weights=own) / np.bincount(group)
+    return Scale(center, np.maximum(shared, 1e-6)[group])
 
 
 @dataclass(frozen=True)

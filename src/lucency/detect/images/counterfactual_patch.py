@@ -86,6 +86,7 @@ def _measure_batch(
     return Evidence(
         effects=suspicious.double().cpu().numpy(),
         findings=np.tile(np.arange(logits.shape[1]), len(scales)),
+        groups=np.repeat(np.arange(len(scales)), logits.shape[1]),
         logits=every.double().cpu().numpy(),
         repaired=(every - effects).double().cpu().numpy(),
         boxes=where.cpu().numpy().astype(np.int64),

@@ -14,13 +14,16 @@ class Evidence:
     """Effects of an intervention on N images, in C columns.
 
     effects (N, C): what an intervention did to a finding's logit; positive = what was taken away
-    had raised it. findings (C,): the finding of each column. logits, repaired (N, C): of that
-    finding, before and after the intervention. boxes (N, C, 4) int64: x, y, width, height of the
-    region behind each effect, network pixels; None for a test that cannot say where.
+    had raised it. findings (C,): the finding of each column. groups (C,): columns of one number are
+    interventions of one kind (a filter's width, a region's size) and share a scale. logits,
+    repaired (N, C): of the column's finding, before and after the intervention. boxes (N, C, 4)
+    int64: x, y, width, height of the region behind each effect, network pixels; None for a test
+    that cannot say where.
     """
 
     effects: Float64Array
     findings: IntArray
+    groups: IntArray
     logits: Float64Array
     repaired: Float64Array
     boxes: IntArray | None = None
@@ -35,6 +38,7 @@ def concatenate(parts: list[Evidence]) -> Evidence:
     return Evidence(
         effects=np.concatenate([p.effects for p in parts]),
         findings=parts[0].findings,
+        groups=parts[0].groups,
         logits=np.concatenate([p.logits for p in parts]),
         repaired=np.concatenate([p.repaired for p in parts]),
         boxes=np.concatenate(boxes) if boxes else None,

@@ -39,6 +39,7 @@ def measure(
                 Evidence(
                     effects=effects.double().cpu().numpy(),
                     findings=np.tile(np.arange(logits.shape[1]), len(WIDTHS)),
+                    groups=np.repeat(np.arange(len(WIDTHS)), logits.shape[1]),
                     logits=logits.repeat(1, len(WIDTHS)).double().cpu().numpy(),
                     repaired=torch.cat(smooth, dim=1).double().cpu().numpy(),
                 )

@@ -94,7 +94,8 @@ def fit_screener(
     """
     chosen = one_film_a_patient(patient_ids, seed)
     require_patients(len(chosen))
-    n_fit = max(SMALLEST // 2, round(fit_share * len(chosen)))
+    least = SMALLEST // 2
+    n_fit = min(max(least, round(fit_share * len(chosen))), len(chosen) - least)
     fit, calibrate = reference[chosen[:n_fit]], reference[chosen[n_fit:]]
     disagreement = median_disagreement.measure(victim, fit, progress=progress)
     disagreement_scale = fit_scale(disagreement)
