@@ -44,8 +44,8 @@ class TrainingSize(Record):
     """How much is trained: the cases, each `repeats` times `steps` steps a loop."""
 
     cases: tuple[Case, ...] = (
-        Case(architecture="densenet121", size=224, channels=1, batch_size=16, steps=3),
-        Case(architecture="densenet121", size=224, channels=3, batch_size=16, steps=3),
+        Case(architecture="densenet121", size=224, channels=1, batch_size=16, steps=2),
+        Case(architecture="densenet121", size=224, channels=3, batch_size=16, steps=2),
         Case(architecture="densenet-small", size=64, batch_size=64, steps=8, judged=False),
     )
     repeats: int = Field(default=5, ge=1)
