@@ -247,10 +247,14 @@ class TestRun:
         answer = call("run", tiny_run.toml, "--out", tiny_run.root)
         assert answer.code == 0
         verdict = json.loads(tiny_run.answer.out)["verdict"]
-        lines = answer.out.splitlines()
-        assert lines[0] == verdict["headline"]
-        assert lines[1:-1] == verdict["sentences"]
-        assert lines[-1] == f"Report: {tiny_run.folder / 'report.html'}"
+        places = [answer.out.index(text) for text in verdict["limits"]]
+        places += [answer.out.index(text) for text in (verdict["headline"], *verdict["sentences"])]
+        assert places == sorted(places)
+        assert answer.out.splitlines()[-1] == f"Report: {tiny_run.folder / 'report.html'}"
+
+    def test_data_of_a_drawn_cohort_cannot_be_elsewhere(self, tiny_run: TinyRun) -> None:
+        answer = call("run", tiny_run.toml, "--data", "x", "--out", tiny_run.root)
+        _assert_refused(answer, "--data", "'phantom'", "tiny.toml")
 
     @pytest.mark.parametrize("as_json", [False, True], ids=["words", "json"])
     def test_the_demo(

@@ -12,9 +12,16 @@ from lucency.detect.images.evidence import Evidence, concatenate
 scores = st.lists(st.integers(-3, 3).map(float) | st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
 
-def _evidence(effects: np.ndarray) -> Evidence:
+def _evidence(effects: np.ndarray, groups: tuple[int, ...] | None = None) -> Evidence:
     n_columns = effects.shape[1]
-    return Evidence(effects, np.arange(n_columns), np.zeros_like(effects), np.zeros_like(effects))
+    zeros = np.zeros_like(effects)
+    return Evidence(
+        effects=effects,
+        findings=np.arange(n_columns),
+        groups=np.array(groups or range(n_columns)),
+        logits=zeros,
+        repaired=zeros,
+    )
 
 
 @given(calibration=scores, suspicion=scores)
@@ -62,6 +69,13 @@ def test_the_scale_is_the_median_and_the_95_percent_deviation() -> None:
     scale = fit_scale(_evidence(effects))
     np.testing.assert_allclose(scale.center, [2.0, -1.0], atol=0.2)
     np.testing.assert_allclose(scale.spread, [1.96 * 3.0, 1.96 * 0.5], rtol=0.05)
+
+
+def test_columns_of_a_group_share_the_mean_of_their_deviations() -> None:
+    effects = np.random.default_rng(1).normal(0, [1.0, 3.0, 10.0, 20.0], (4001, 4))
+    scale = fit_scale(_evidence(effects, groups=(7, 7, 2, 2)))
+    np.testing.assert_allclose(scale.spread, 1.96 * np.array([2, 2, 15, 15]), rtol=0.05)
+    assert scale.spread[0] == scale.spread[1]
 
 
 def test_a_column_that_never_moves_does_not_divide_by_zero() -> None:

@@ -302,6 +302,12 @@ def test_bad_files_are_named_and_the_rest_is_processed(hospital: Path, tmp_path:
         assert any("Never" in excluded for excluded in performance.excluded)
     assert BROKEN in (folder / "report.html").read_text(encoding="utf-8")
     assert json.loads(answer.out)["data"]["rejected"]
+    moved = tmp_path / "moved"
+    moved.symlink_to(hospital)
+    again = call("run", tmp_path / "tiny.toml", "--data", moved, "--out", tmp_path / "runs")
+    assert again.code == 3
+    assert "2 files could not be used" in again.out
+    assert len(list((tmp_path / "runs").iterdir())) == 1  # where the data lie does not matter
 
 
 def test_hidden_names_are_in_no_file(hospital: Path, tmp_path: Path) -> None:
