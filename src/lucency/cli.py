@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,9 +46,6 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Entry point: errors become one sentence and their exit code."""
-    # Threads that wait must not spin: two processes on the same cores would slow each other more
-    # than tenfold. Read when torch is first imported, which every command does later than here.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         # Outside standalone mode an Exit comes back as a number.
         code = app(standalone_mode=False)
