@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import median_filter
 from toy_victims import SIZE, Curved, Toy, films, stamped, victim
 
 from lucency.detect.images import counterfactual_patch, median_disagreement
 from lucency.detect.images.counterfactual_patch import PatchTest
 from lucency.victims.victim import Victim
+from median_oracle import whole_window_median
 
 Box = tuple[int, int, int, int]
 
@@ -21,7 +21,7 @@ def _logits(of: Victim, image: np.ndarray) -> np.ndarray:
 
 
 def _median(image: np.ndarray, width: int) -> np.ndarray:
-    return median_filter(image, size=width, mode="mirror")
+    return whole_window_median(image, width)
 
 
 class SlowPatchTest:
@@ -59,6 +59,7 @@ class SlowPatchTest:
         return found
 
     def judge(self, boxes: list[Box]) -> list[tuple[float, float, Box]]:
+        boxes = list(dict.fromkeys(boxes))
         effects = [self.clean - self.repair(box, self.smooth) for box in boxes]
         strongest = sorted(range(len(boxes)), key=lambda i: -np.abs(effects[i]).max())
         for i in strongest[: self.settings.confirm]:

@@ -104,6 +104,8 @@ def _judge(
     """Repair boxes (N, P, 4) of one scale. For each finding, of its best box: the effect less its
     rival's (N, K), the effect (N, K), the box (N, K, 4)."""
     effects = logits[:, None] - _repaired_logits(victim, grey, boxes, smooth)  # (N, P, K)
+    # Findings often propose the same box; it counts, and is confirmed, once.
+    effects = effects.masked_fill(_repeated(boxes)[..., None], 0.0)
     strong = effects.abs().amax(dim=2).topk(min(settings.confirm, boxes.shape[1])).indices
     again = boxes.gather(1, strong[..., None].expand(-1, -1, 4))
     second = logits[:, None] - _repaired_logits(victim, grey, again, _ring_fill(grey, again))
@@ -114,6 +116,12 @@ def _judge(
     rival = settings.rival * _rival(effects, best, boxes)
     alone = effect.sign() * (effect.abs() - rival).clamp(min=0)
     return alone, effect, boxes.gather(1, best[..., None].expand(-1, -1, 4))
+
+
+def _repeated(boxes: Tensor) -> Tensor:
+    """(N, P) bool: the same box stands earlier in the list."""
+    same = (boxes[:, :, None] == boxes[:, None]).all(dim=3)
+    return same.tril(-1).any(dim=2)
 
 
 def _rival(effects: Tensor, best: Tensor, boxes: Tensor) -> Tensor:
