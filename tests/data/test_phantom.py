@@ -8,9 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from lucency.attacks.ledger import plain
-from lucency.data import phantom_film
+from lucency.data import phantom_anatomy, phantom_findings
 from lucency.data.phantom import CORRELATION, PATIENT_SHARE, PREVALENCE, PhantomSource
-from lucency.data.phantom_film import FINDINGS, Film, draw_film
+from lucency.data.phantom_anatomy import Film
+from lucency.data.phantom_film import draw_film
+from lucency.data.phantom_findings import FINDINGS
 from lucency.data.preprocess import InputContract
 from lucency.records import Radiographs
 
@@ -116,7 +118,7 @@ def test_each_finding_is_painted_and_can_be_seen(name, seed, monkeypatch):
         paint(plane, canvas)
         return plane
 
-    monkeypatch.setitem(phantom_film.FINDINGS, name, draw_numbers_only)
+    monkeypatch.setitem(phantom_findings.FINDINGS, name, draw_numbers_only)
     difference = np.abs(painted - draw([name], seed))
     assert difference.max() > 10
     assert (difference > 5).mean() > 0.001
@@ -126,7 +128,7 @@ def test_each_finding_is_painted_and_can_be_seen(name, seed, monkeypatch):
 def test_cardiomegaly_widens_the_heart():
     def heart(findings, seed):
         rng = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
-        return phantom_film._draw_anatomy(Film(96, False, frozenset(findings)), *rng).heart
+        return phantom_anatomy.draw_anatomy(Film(96, False, frozenset(findings)), *rng).heart
 
     for seed in range(20):
         assert heart(["Cardiomegaly"], seed)[2] > 1.15 * heart([], seed)[2]

@@ -18,7 +18,8 @@ from pydantic import Field
 from scipy.special import ndtri
 
 from lucency.data.guard import FileImages
-from lucency.data.phantom_film import Film, draw_film
+from lucency.data.phantom_anatomy import Film
+from lucency.data.phantom_film import draw_film
 from lucency.records import (
     BoolArray,
     Decoded,

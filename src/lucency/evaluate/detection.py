@@ -36,7 +36,7 @@ def measure_detection(
     patients_clean: Sequence[str],
     patients_triggered: Sequence[str],
     successful: npt.ArrayLike,
-    regions: Sequence[Box | None],
+    regions: Sequence[Box | None] | None,
     triggers: Sequence[Box | None],
     generator: np.random.Generator,
     n_resamples: int = N_RESAMPLES,
@@ -46,8 +46,9 @@ def measure_detection(
     suspicion_clean (N,), suspicion_triggered (M,): larger = more suspicious, no NaN.
     patients_clean, patients_triggered: N and M names; the same patient may stand in both.
     successful (M,) bool: the attack succeeded on this image.
-    regions, triggers: M boxes in pixels of the network's input; no region = the detector points
-    nowhere = a miss; no trigger = none of it survived to the network's input: nothing can be
+    regions, triggers: M boxes in pixels of the network's input; regions ``None`` = a detector that
+    cannot say where, whose hit rate is not defined; no region = the detector points nowhere on this
+    image = a miss; no trigger = none of it survived to the network's input: nothing can be
     hit, the image is left out of the hit rate only, whose `trials` counts the others.
     """
     clean = as_scores(suspicion_clean, "suspicion_clean")
@@ -58,7 +59,7 @@ def measure_detection(
         suspicion_triggered=len(triggered),
         patients_triggered=len(patients_triggered),
         successful=len(claims),
-        regions=len(regions),
+        regions=len(triggers if regions is None else regions),
         triggers=len(triggers),
     )
 
@@ -66,7 +67,7 @@ def measure_detection(
         rows = [int(row) for row in np.flatnonzero(chosen)]
         suspects = triggered[rows]
         patients = [patients_triggered[row] for row in rows]
-        places = [(regions[row], triggers[row]) for row in rows]
+        places = None if regions is None else [(regions[row], triggers[row]) for row in rows]
         return DetectionScore(
             detector=detector,
             model=model,
@@ -148,12 +149,14 @@ def _tpr(
 
 
 def _hit_rate(
-    places: Sequence[tuple[Box | None, Box | None]],
+    places: Sequence[tuple[Box | None, Box | None]] | None,
     patients: Sequence[str],
     generator: np.random.Generator,
     n_resamples: int,
 ) -> Rate:
     """Count hits among (region, trigger) pairs that have a trigger."""
+    if places is None:
+        return no_rate("this test cannot say where")
     if not places:
         return no_rate("no triggered image")
     found = [

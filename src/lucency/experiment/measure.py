@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import expit
 
-from lucency.detect.images.screen import DETECTORS, Screening
+from lucency.detect.images.screen import DETECTORS, T0, Screening
 from lucency.evaluate import (
     auroc_difference,
     is_hit,
@@ -122,7 +122,7 @@ def measure(
                 patients_clean=patients,
                 patients_triggered=patients,
                 successful=successful[model],
-                regions=regions[model] if detector != DETECTORS[0] else [None] * len(network),
+                regions=None if detector == T0 else regions[model],
                 triggers=network,
                 generator=generator,
             )

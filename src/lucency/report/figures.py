@@ -261,7 +261,7 @@ def _squares(axes: Axes, left: float, pixels: int, darkness: float) -> None:
         )
         axes.text(left + side / 2, 0.3 + side / 2, "nothing", ha="center", va="center", color=SOFT)
         return
-    columns = max(3, math.ceil(math.sqrt(min(pixels, MAX_CELLS))))
+    columns = max(2, math.ceil(math.sqrt(min(pixels, MAX_CELLS))))
     cell = side / columns
     for index in range(min(pixels, MAX_CELLS)):
         row, column = divmod(index, columns)
