@@ -75,46 +75,9 @@ def run(
         clock = Clock()
         with clock.stage("reading"):
             films = read_films(settings, radiographs, progress)
-        write_via(folder.path("ledger.parquet"), tables.ledger(settings, films).write_parquet)
-        victims, epochs = {}, {}
-        for model in MODELS:
-            with clock.stage(f"training the {model} model"):
-                victims[model], epochs[model] = train_victim(
-                    settings, films, model, folder, progress
-                )
-        with clock.stage("predicting"):
-            logits = {m: _predict_all(victims[m], films, progress) for m in MODELS}
-        screeners, screenings, costs = {}, {}, {}
-        for model in MODELS:
-            with clock.stage(f"screening on the {model} model"):
-                screeners[model], screenings[model], costs[model] = screen_films(
-                    settings, films, victims[model], progress
-                )
-        with clock.stage("measuring"):
-            measured = measure(settings, films, logits, screenings)
-            predictions = tables.predictions(settings, films, logits)
-            screened = tables.screening(settings, films, screenings, measured)
-        write_via(folder.path("predictions.parquet"), predictions.write_parquet)
-        write_via(folder.path("screening.parquet"), screened.write_parquet)
-        with clock.stage("explaining"):
-            cases, pictures = draw_gallery(settings, films, victims, screenings, measured)
-        write_via(folder.path("gallery.safetensors"), pictures)
-        report = summarise(
-            settings,
-            films,
-            victims,
-            epochs,
-            measured,
-            screeners,
-            costs,
-            cases,
-            digest=identity,
-            config_toml=config_toml,
-            command=command,
+        victims = _carry_out(
+            settings, films, folder, clock, progress, identity, config_toml, command
         )
-        write_json(folder.path("report.json"), report)
-        with clock.stage("writing the report"):
-            write_text(folder.path("report.html"), render_run(folder.folder))
         folder.finish(
             config=settings,
             seed=settings.seed,
@@ -124,6 +87,58 @@ def run(
             extra={"identity": identity},
         )
         return folder.folder
+
+
+def _carry_out(
+    settings: ExperimentSettings,
+    films: Films,
+    folder: RunFolder,
+    clock: Clock,
+    progress: Progress,
+    identity: str,
+    config_toml: str,
+    command: str,
+) -> dict[Model, Victim]:
+    """Every stage after reading, each leaving its files; returns the victims."""
+    write_via(folder.path("ledger.parquet"), tables.ledger(settings, films).write_parquet)
+    victims, epochs = {}, {}
+    for model in MODELS:
+        with clock.stage(f"training the {model} model"):
+            victims[model], epochs[model] = train_victim(settings, films, model, folder, progress)
+    with clock.stage("predicting"):
+        logits = {m: _predict_all(victims[m], films, progress) for m in MODELS}
+    screeners, screenings, costs = {}, {}, {}
+    for model in MODELS:
+        with clock.stage(f"screening on the {model} model"):
+            screeners[model], screenings[model], costs[model] = screen_films(
+                settings, films, victims[model], progress
+            )
+    with clock.stage("measuring"):
+        measured = measure(settings, films, logits, screenings)
+        predictions = tables.predictions(settings, films, logits)
+        screened = tables.screening(settings, films, screenings, measured)
+    write_via(folder.path("predictions.parquet"), predictions.write_parquet)
+    write_via(folder.path("screening.parquet"), screened.write_parquet)
+    with clock.stage("explaining"):
+        cases, pictures = draw_gallery(settings, films, victims, screenings, measured)
+    write_via(folder.path("gallery.safetensors"), pictures)
+    report = summarise(
+        settings,
+        films,
+        victims,
+        epochs,
+        measured,
+        screeners,
+        costs,
+        cases,
+        digest=identity,
+        config_toml=config_toml,
+        command=command,
+    )
+    write_json(folder.path("report.json"), report)
+    with clock.stage("writing the report"):
+        write_text(folder.path("report.html"), render_run(folder.folder))
+    return victims
 
 
 def run_identity(settings: ExperimentSettings, radiographs: Radiographs) -> str:

@@ -118,10 +118,17 @@ def _detection(measured: Measured) -> str:
 
 def _alarms(alpha: float, measured: Measured) -> str:
     of = {(c.model, c.images): c.flagged for c in measured.cells}
+    silent = of["clean", "triggered"]
+    warning = (
+        " The clean model reacts to the trigger too: what is found here is a network that a few "
+        "pixels move, and not the backdoor alone."
+        if silent.low is not None and silent.low > alpha
+        else ""
+    )
     return (
         f"Flagged at p ≤ {alpha:g}: {_share(of['backdoored', 'triggered'])} of triggered and "
         f"{_share(of['backdoored', 'clean'])} of clean films on the backdoored model; on the clean "
-        f"model {_share(of['clean', 'triggered'])} and {_share(of['clean', 'clean'])}."
+        f"model {_share(of['clean', 'triggered'])} and {_share(of['clean', 'clean'])}.{warning}"
     )
 
 

@@ -7,7 +7,7 @@ reaches; it is calibrated as one score, so that two tests do not mean two chance
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Screener:
     units: dict[str, float]
     calibration: dict[str, Float64Array]
     n_fit: int
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def n_calibration(self) -> int:
@@ -112,25 +112,12 @@ def fit_screener(
         T1: _unit(score(patches, patch_scale)),
     }
     fitted = Screener(
-        victim,
-        settings,
-        disagreement_scale,
-        patch_scale,
-        units,
-        {COMPOSITE: np.zeros(0)},
-        n_fit,
-        (),
+        victim, settings, disagreement_scale, patch_scale, units, calibration={}, n_fit=n_fit
     )
-    measured = _measure(fitted, calibrate, progress)
-    return Screener(
-        victim,
-        settings,
-        disagreement_scale,
-        patch_scale,
-        units,
-        measured.suspicion,
-        n_fit,
-        _warnings(len(calibrate), len(np.unique(calibrate, axis=0))),
+    return replace(
+        fitted,
+        calibration=_measure(fitted, calibrate, progress).suspicion,
+        warnings=_warnings(len(calibrate), len(np.unique(calibrate, axis=0))),
     )
 
 
@@ -145,6 +132,8 @@ def require_patients(n: int) -> None:
 
 def screen(screener: Screener, images: NetworkInputs, *, progress: Progress = silent) -> Screening:
     """Screen suspects (N, size, size). The result of one image does not depend on the others."""
+    if len(images) == 0:
+        raise DataError("At least one image to screen was expected, got none; give images.")
     measured = _measure(screener, images, progress)
     return Screening(
         suspicion=measured.suspicion,
