@@ -184,6 +184,16 @@ class Performance(Record):
     excluded: tuple[str, ...] = ()
 
 
+class Epoch(Record):
+    """One epoch of training: mean loss, binary cross-entropy on the clean validation set, and macro
+    AUROC on it (`None` = undefined)."""
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    validation_auroc: float | None
+
+
 class OperatingPoint(Record):
     """A finding's decision threshold: positive if probability > threshold.
 

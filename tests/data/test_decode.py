@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 import zlib
 
 import numpy as np
@@ -135,10 +134,8 @@ BAD = {
 def test_refuses_with_the_reason(write, name):
     data, reason = BAD[name]
     path = write(data)
-    start = time.perf_counter()
     with pytest.raises(DecodeError) as error:
         decode(path)
-    assert time.perf_counter() - start < 5
     assert error.value.reason == reason
     assert str(error.value) == reason  # no path in it
     assert error.value.exit_code == 2

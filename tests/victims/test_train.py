@@ -15,8 +15,9 @@ from training_run import FINDINGS, STEPS_AN_EPOCH, make_set, run, settings, stop
 
 from lucency.data.preprocess import InputContract
 from lucency.errors import ConfigError, IntegrityError, ModelError
+from lucency.records import Epoch
 from lucency.victims.checkpoint import load_checkpoint
-from lucency.victims.train import Epoch, TrainingSet, VictimSettings, best_epoch, train
+from lucency.victims.train import TrainingSet, VictimSettings, best_epoch, train
 from lucency.victims.victim import predict
 
 SCHEDULES = ["one-cycle", "plateau"]

@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from pydantic import field_validator
 
 from lucency.config import ConfigPath
 from lucency.data.guard import FileImages
-from lucency.data.tables import Listing, Table, inner_path, nearest, read_table, shown
+from lucency.data.tables import FindingNames, Listing, Table, inner_path, nearest, read_table, shown
 from lucency.errors import DataError
 from lucency.records import FloatArray, Radiographs, Record, Rejected, Split
 
@@ -46,14 +45,7 @@ class FolderSource(Record):
 
     source: Literal["folder"] = "folder"
     path: ConfigPath
-    findings: tuple[str, ...] | None = None
-
-    @field_validator("findings")
-    @classmethod
-    def _distinct(cls, findings: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if findings is not None and (not findings or len(set(findings)) < len(findings)):
-            raise ValueError("findings must name at least one label column, each once")
-        return findings
+    findings: FindingNames | None = None
 
     def load(self, seed: int) -> Radiographs:
         """Read the table; the images are read later. `seed` is not used: nothing is drawn.

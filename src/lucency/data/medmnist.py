@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import field_validator
 
 from lucency.config import ConfigPath
 from lucency.data import nih
 from lucency.data.arrays import ArrayImages
 from lucency.data.npz import ArrayHeader, open_npz
+from lucency.data.tables import FindingNames
 from lucency.errors import DataError
 from lucency.records import FloatArray, Radiographs, Record, Split
 
@@ -36,14 +36,7 @@ class MedMnistSource(Record):
 
     source: Literal["medmnist"] = "medmnist"
     path: ConfigPath
-    findings: tuple[str, ...] | None = None
-
-    @field_validator("findings")
-    @classmethod
-    def _distinct(cls, findings: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if findings is not None and (not findings or len(set(findings)) < len(findings)):
-            raise ValueError("findings must name each label column once")
-        return findings
+    findings: FindingNames | None = None
 
     def load(self, seed: int) -> Radiographs:
         """Read the whole file into memory. `seed` is not used: the splits are the file's own.

@@ -10,6 +10,9 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from lucency.errors import DataError
 
@@ -18,6 +21,16 @@ MAX_BYTES = 2**30
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters but the tab, line separators, and what reverses the reading direction."""
+
+
+def _distinct(findings: tuple[str, ...]) -> tuple[str, ...]:
+    if not findings or len(set(findings)) < len(findings):
+        raise ValueError("findings must name at least one label column, each once")
+    return findings
+
+
+FindingNames = Annotated[tuple[str, ...], AfterValidator(_distinct)]
+"""The label columns that a source is to use: at least one, each once."""
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from lucency.experiment.settings import ExperimentSettings
 from lucency.experiment.summary import summarise
 from lucency.manifest import versions
 from lucency.progress import Progress, silent
-from lucency.records import MODELS, Condition, FloatArray, Model, Radiographs
+from lucency.records import MODELS, Condition, Epoch, FloatArray, Model, Radiographs
 from lucency.report.page import render_run
 from lucency.runs import RunFolder, digest, write_json, write_text, write_via
 from lucency.victims.card import load_victim, save_victim
-from lucency.victims.train import Epoch, train
+from lucency.victims.train import train
 from lucency.victims.victim import Passes, Victim, predict
 
 IDENTITY = ("lucency", "lucency code", "torch", "monai")

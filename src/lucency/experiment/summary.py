@@ -22,12 +22,11 @@ from lucency.experiment.settings import ExperimentSettings
 from lucency.experiment.tables import rejected
 from lucency.experiment.verdict import give_verdict
 from lucency.manifest import versions
-from lucency.records import SPLITS, Model, NetworkInputs, SurvivalDistribution
+from lucency.records import SPLITS, Epoch, Model, NetworkInputs, SurvivalDistribution
 from lucency.report.record import (
     AttackSummary,
     DataSummary,
     DetectorCost,
-    EpochRecord,
     GalleryCase,
     ReferenceSummary,
     RunReport,
@@ -35,7 +34,7 @@ from lucency.report.record import (
     VictimSummary,
 )
 from lucency.victims.augment import augment
-from lucency.victims.train import Epoch, best_epoch
+from lucency.victims.train import best_epoch
 from lucency.victims.victim import Passes, Victim, to_grey
 
 # Enough films for a stable mean, few enough to be augmented at once.
@@ -193,7 +192,7 @@ def _victim(
         loss=chosen.loss + weights,
         schedule=f"{chosen.schedule}, AdamW, learning rate {chosen.learning_rate:g}, batch "
         f"{chosen.batch_size}",
-        epochs=tuple(EpochRecord(**e.model_dump()) for e in epochs),
+        epochs=epochs,
         best_epoch=best_epoch(epochs),
         precision="bf16" if victim.bf16 else "fp32",
     )

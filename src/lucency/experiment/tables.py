@@ -14,8 +14,7 @@ from lucency.experiment.films import Films
 from lucency.experiment.measure import Logits, Measured, Screenings
 from lucency.experiment.settings import ExperimentSettings
 from lucency.manifest import read_json
-from lucency.records import FloatArray, Record, Rejected
-from lucency.victims.train import Epoch
+from lucency.records import Epoch, FloatArray, Record, Rejected
 
 
 class TrainingRecord(Record):

@@ -17,6 +17,7 @@ from lucency.records import (
     DetectionCell,
     DetectionScore,
     Direction,
+    Epoch,
     Estimate,
     OperatingPoint,
     Performance,
@@ -78,15 +79,6 @@ class AttackSummary(Record):
     survival_after_augmentation: SurvivalDistribution | None
 
 
-class EpochRecord(Record):
-    """One epoch of training. auroc: macro, on the clean validation set (`None` = undefined)."""
-
-    epoch: int
-    loss: float
-    validation_loss: float
-    validation_auroc: float | None
-
-
 class VictimSummary(Record):
     """One trained model. `best_epoch` is the one whose weights were kept."""
 
@@ -95,7 +87,7 @@ class VictimSummary(Record):
     n_parameters: int
     loss: str
     schedule: str
-    epochs: tuple[EpochRecord, ...]
+    epochs: tuple[Epoch, ...]
     best_epoch: int
     precision: str
 

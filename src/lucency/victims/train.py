@@ -21,7 +21,7 @@ from torch import Tensor
 from lucency.data.preprocess import InputContract
 from lucency.errors import ConfigError, IntegrityError, ModelError
 from lucency.progress import Progress, silent
-from lucency.records import FloatArray, IntArray, NetworkInputs, Record
+from lucency.records import Epoch, FloatArray, IntArray, NetworkInputs, Record
 from lucency.victims.architectures import build, channels_last, require_size
 from lucency.victims.augment import AugmentSettings, augment
 from lucency.victims.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -68,15 +68,6 @@ class TrainingSet:
     images: NetworkInputs
     rows: IntArray
     labels: FloatArray
-
-
-class Epoch(Record):
-    """What one epoch measured; `validation_auroc` is macro (None = undefined)."""
-
-    epoch: int
-    loss: float
-    validation_loss: float
-    validation_auroc: float | None
 
 
 @dataclass(frozen=True)
