@@ -9,6 +9,8 @@ from lucency.report.record import AttackSummary, ReferenceSummary, Verdict
 
 # Largest square that the tests are built for, network pixels: what a 7 px median deletes.
 LARGEST_TESTED = 4
+# Attack success below this is what a trigger can reach by chance.
+TAKES = 0.2
 
 
 def give_verdict(
@@ -36,9 +38,11 @@ def give_verdict(
 def _headline(measured: Measured) -> str:
     success = _main_success(measured)
     found = _detection_rate(measured)
-    if success is None or found is None:
+    if success is None:
         return "Attack success could not be measured on this data."
-    attack = "worked" if success >= 0.5 else "worked in part" if success >= 0.2 else "did not take"
+    if success < TAKES or found is None:
+        return f"The backdoor did not take: success {success:.0%}. There was little to detect."
+    attack = "worked" if success >= 0.5 else "worked in part"
     caught = f"the detector found {found:.0%} of the films on which it worked"
     return f"The backdoor {attack}: success {success:.0%}; {caught} (at 1 % false alarms)."
 
