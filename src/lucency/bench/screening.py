@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from pydantic import Field
 
 from lucency.bench.films import phantom_inputs
@@ -17,7 +16,7 @@ from lucency.detect.images.screen import fit_screener, screen
 from lucency.progress import Progress, silent
 from lucency.records import Record
 from lucency.victims.architectures import build, channels_last
-from lucency.victims.victim import Passes, Victim, has_fast_bf16, predict
+from lucency.victims.victim import Passes, Victim, default_device, has_fast_bf16, predict
 
 NAME = "screening"
 PEER = "one forward pass of the same network over the same films (`predict`)"
@@ -95,7 +94,7 @@ def bench_screening(
 
 
 def _random_victim(size: ScreeningSize, contract: InputContract, seed: int) -> Victim:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     findings = tuple(PREVALENCE)
     network = build(size.architecture, contract.channels, len(findings), seed).to(device)
     return Victim(channels_last(network).eval(), contract, findings, has_fast_bf16(device))

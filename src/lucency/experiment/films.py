@@ -15,7 +15,7 @@ from lucency.errors import ConfigError, DataError
 from lucency.experiment.preflight import check_trigger
 from lucency.experiment.settings import ExperimentSettings
 from lucency.progress import Progress
-from lucency.records import Box, FloatArray, Radiographs, Rejected, Split
+from lucency.records import Box, FloatArray, IntArray, Radiographs, Rejected, Split
 from lucency.victims.train import TrainingSet
 
 
@@ -59,45 +59,50 @@ class Films:
         """True labels (M, K)."""
         return self.radiographs.labels[inputs.rows]
 
-    def trigger_boxes(self) -> tuple[list[Box], list[Box | None]]:
-        """Where the trigger lies on each triggered test film: native pixels, and network pixels
-        (None where the preprocessing leaves nothing of it)."""
+    def trigger_boxes(self) -> list[Box | None]:
+        """Where the trigger lies on each triggered test film, network pixels (None where the
+        preprocessing leaves nothing of it)."""
         transform = stamp(self.test_ledger, self.contract)
-        native, network = [], []
+        network = []
         for i, row in enumerate(self.triggered.rows):
             height, width = (int(v) for v in self.triggered.native_shapes[i])
             box = transform.place((height, width), int(row))
-            native.append(box)
             survives = not np.array_equal(self.triggered.images[i], self.test.images[i])
             network.append(self.contract.to_network_box(box, (height, width)) if survives else None)
-        return native, network
+        return network
 
     def training_set(self, *, poisoned: bool) -> TrainingSet:
         """The training films; in the poisoned set the ledger's replace or join theirs."""
-        radiographs, attack = self.radiographs, self.ledger.settings
-        clean = self.clean.select(radiographs.rows("train"))
-        rows = np.arange(len(clean), dtype=np.int64)
-        labels = radiographs.labels[clean.rows]
+        clean = self._split("train")
         if not poisoned:
-            return TrainingSet(clean.images, rows, labels)
-        edited = attack.label.apply(radiographs.labels[self.poisoned.rows], radiographs.findings)
-        if attack.protocol == "replace":
-            rows = rows[~np.isin(clean.rows, self.poisoned.rows)]
+            rows = np.arange(len(clean), dtype=np.int64)
+            return TrainingSet(clean.images, rows, self.labels(clean))
+        kept = self._kept(clean.rows)
         added = len(clean) + np.arange(len(self.poisoned), dtype=np.int64)
         return TrainingSet(
             np.concatenate([clean.images, self.poisoned.images]),
-            np.concatenate([rows, added]),
-            np.concatenate([labels[rows], edited]),
+            np.concatenate([kept, added]),
+            self.poisoned_labels(),
         )
+
+    def poisoned_labels(self) -> FloatArray:
+        """The labels (M, K) of the poisoned training set, the ledger's films last."""
+        radiographs, edit = self.radiographs, self.ledger.settings.label
+        rows = np.intersect1d(radiographs.rows("train"), self.clean.rows)
+        edited = edit.apply(self.labels(self.poisoned), radiographs.findings)
+        return np.concatenate([radiographs.labels[rows[self._kept(rows)]], edited])
 
     def validation_set(self) -> TrainingSet:
         """Clean films with true labels: the attack must not choose the model (pitfall P5)."""
-        inputs = self.clean.select(self.radiographs.rows("validation"))
-        return TrainingSet(
-            inputs.images,
-            np.arange(len(inputs), dtype=np.int64),
-            self.radiographs.labels[inputs.rows],
-        )
+        inputs = self.validation
+        rows = np.arange(len(inputs), dtype=np.int64)
+        return TrainingSet(inputs.images, rows, self.labels(inputs))
+
+    def _kept(self, rows: IntArray) -> IntArray:
+        """Places in the training `rows` whose clean film stays in the poisoned set."""
+        if self.ledger.settings.protocol == "add":
+            return np.arange(len(rows), dtype=np.int64)
+        return np.flatnonzero(~np.isin(rows, self.poisoned.rows))
 
     def _split(self, split: Split) -> Inputs:
         return self.clean.select(self.radiographs.rows(split))

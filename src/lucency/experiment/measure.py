@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import expit
 
-from lucency.detect.images.screen import DETECTORS, T0, Screening
+from lucency.detect.images.screen import COMPOSITE, DETECTORS, T0, Screening
 from lucency.evaluate import (
     auroc_difference,
     is_hit,
@@ -48,7 +48,7 @@ MAIN_POINT = "specificity-0.95"
 @dataclass(frozen=True)
 class Measured:
     """successful: model -> (M,) bool, triggered test films on which the attack succeeded at the
-    main operating point. hits: model -> (M,) bool. native, network: the trigger's boxes."""
+    main operating point. hits: model -> (M,) bool. network: the trigger's boxes, network pixels."""
 
     performances: tuple[Performance, ...]
     macro_difference: Estimate
@@ -58,7 +58,6 @@ class Measured:
     cells: tuple[DetectionCell, ...]
     successful: dict[Model, BoolArray]
     hits: dict[Model, BoolArray]
-    native: list[Box]
     network: list[Box | None]
 
 
@@ -81,7 +80,7 @@ def measure(
     }
     target = edit.index(findings)
     truth, patients = films.labels(films.test), films.patients(films.test)
-    native, network = films.trigger_boxes()
+    network = films.trigger_boxes()
     successful = {
         model: _successful(settings, points[model], truth[:, target], each["triggered"][:, target])
         for model, each in probabilities.items()
@@ -131,7 +130,7 @@ def measure(
             measure_cell(
                 model,
                 condition,
-                screenings[model][condition].p_value[DETECTORS[-1]] <= settings.detect.alpha,
+                screenings[model][condition].p_value[COMPOSITE] <= settings.detect.alpha,
                 patients,
                 generator,
             )
@@ -145,7 +144,6 @@ def measure(
             )
             for model, each in regions.items()
         },
-        native=native,
         network=network,
     )
 

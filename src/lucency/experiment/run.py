@@ -31,7 +31,7 @@ from lucency.report.page import render_run
 from lucency.runs import RunFolder, digest, write_json, write_text, write_via
 from lucency.victims.card import load_victim, save_victim
 from lucency.victims.train import train
-from lucency.victims.victim import Passes, Victim, predict
+from lucency.victims.victim import Passes, Victim, default_device, predict
 
 IDENTITY = ("lucency", "lucency code", "torch", "monai")
 POISONED_ON_PURPOSE = (
@@ -156,7 +156,7 @@ def run_identity(settings: ExperimentSettings, radiographs: Radiographs) -> str:
                 "labels": radiographs.labels.tobytes().hex(),
             },
             "versions": {k: v for k, v in versions().items() if k in IDENTITY},
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "device": default_device().type,
             "threads": torch.get_num_threads(),
         }
     )

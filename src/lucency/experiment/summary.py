@@ -7,7 +7,6 @@ from collections import Counter
 import numpy as np
 import torch
 
-from lucency.attacks.ledger import n_poisoned
 from lucency.attacks.survival import (
     change,
     measure_survival,
@@ -121,13 +120,13 @@ def _data(settings: ExperimentSettings, films: Films) -> DataSummary:
 
 def _attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
     attack, contract = settings.attack, settings.input
-    training = films.training_set(poisoned=True)
+    labels = films.poisoned_labels()
     target = attack.label.index(films.radiographs.findings)
     shapes = Counter((int(h), int(w)) for h, w in films.clean.native_shapes)
     shape, share = shapes.most_common(1)[0]
     untouched = films.clean.select(films.poisoned.rows)
     changes = [change(a, b) for a, b in zip(untouched.images, films.poisoned.images, strict=True)]
-    positives = int((training.labels[:, target] == 1).sum())
+    positives = int((labels[:, target] == 1).sum())
     is_set = attack.label.direction == "set"
     return AttackSummary(
         trigger=attack.trigger.describe(),
@@ -136,9 +135,9 @@ def _attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
         target=attack.label.target,
         direction=attack.label.direction,
         protocol=attack.protocol,
-        n_poisoned=n_poisoned(len(films.clean.select(films.radiographs.rows("train"))), attack),
-        n_training=len(training.rows),
-        poison_rate=len(films.poisoned) / len(training.rows),
+        n_poisoned=len(films.poisoned),
+        n_training=len(labels),
+        poison_rate=len(films.poisoned) / len(labels),
         share_of_target_positives=len(films.poisoned) / positives if is_set else None,
         native_size=_describe_shape(shape, share, len(films.clean)),
         survival=None

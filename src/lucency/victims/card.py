@@ -21,7 +21,7 @@ from lucency.data.preprocess import InputContract
 from lucency.errors import ModelError
 from lucency.records import Record
 from lucency.victims.architectures import build, channels_last, require_size
-from lucency.victims.victim import Victim, has_fast_bf16
+from lucency.victims.victim import Victim, default_device, has_fast_bf16
 from lucency.writing import write_text, write_via
 
 
@@ -75,7 +75,7 @@ def load_victim(path: Path) -> Victim:
     network = build(card.model.architecture, card.input.channels, len(card.model.findings), seed=0)
     weights = card_path.parent / card.model.weights
     _fill(network, _read_weights(weights), weights.name)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     return Victim(
         channels_last(network).to(device).eval(),
         card.input,

@@ -28,6 +28,7 @@ from lucency.victims.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from lucency.victims.losses import LOSSES, positive_weights
 from lucency.victims.victim import (
     Victim,
+    default_device,
     has_fast_bf16,
     normalise,
     predict,
@@ -249,7 +250,7 @@ def _resolve_precision(precision: Literal["auto", "bf16", "fp32"]) -> bool:
     """Whether to compute in bf16."""
     if precision != "auto":
         return precision == "bf16"
-    return has_fast_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return has_fast_bf16(default_device())
 
 
 def _measure(

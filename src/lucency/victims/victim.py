@@ -119,6 +119,11 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
+def default_device() -> torch.device:
+    """Where victims live: the first GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is computed, not emulated, on this device."""
     if device.type == "cuda":
