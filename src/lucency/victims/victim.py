@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,15 @@ from lucency.data.preprocess import InputContract, full_scale
 from lucency.errors import ModelError
 from lucency.progress import Progress, silent
 from lucency.records import FloatArray, NetworkInputs
+from lucency.victims.head import keep_features
+
+Outputs = Literal["logits", "probabilities"]
+Engine = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""A forward pass without gradients: normalised batch (N, C, size, size) float32 -> the network's
+outputs (N, K') and what enters its last layer (N, D), or None where that cannot be had."""
+
+# Probabilities are read as logits within ± this; float32 has no probability nearer to 0 or 1.
+LARGEST_LOGIT = 16.0
 
 
 @dataclass
@@ -33,30 +43,61 @@ class Passes:
 class Victim:
     """A network in evaluation mode, what enters it, and what its outputs mean.
 
-    network: (N, C, size, size) normalised float -> logits (N, K), in the order of `findings`.
-    bf16: compute the convolutions in bfloat16 (logits stay float32).
+    network: (N, C, size, size) normalised float -> outputs (N, K'), logits or probabilities as
+    `outputs` says. columns: the output behind each of the K `findings`; None = the first K, in
+    order. bf16: compute the convolutions in bfloat16 (logits stay float32). engine: computes the
+    passes without gradients, in place of the network. differentiable: whether the network has
+    gradients at all.
     """
 
     network: nn.Module
     contract: InputContract
     findings: tuple[str, ...]
     bf16: bool = False
+    outputs: Outputs = "logits"
+    columns: tuple[int, ...] | None = None
+    engine: Engine | None = None
+    differentiable: bool = True
     passes: Passes = field(default_factory=Passes)
 
     @property
     def device(self) -> torch.device:
-        return next(self.network.parameters()).device
+        first = next(self.network.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
 
     def logits(self, grey: Tensor) -> Tensor:
         """grey (N, 1, size, size) float32, fraction of the stored range -> (N, K) float32 logits.
 
-        Differentiable in `grey`; the caller decides on gradients.
+        Differentiable in `grey`, if gradients are enabled and `grey` requires them; the caller
+        decides on that. Without, the engine computes, if there is one.
         """
+        return self._forward(grey)[0]
+
+    def embed(self, grey: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (N, K) and, from the same pass, what enters the last linear layer, (N, D) float32
+        without gradients; None for a network without such a layer."""
+        with keep_features(self.network) as kept:
+            logits, features = self._forward(grey)
+        return logits, kept[-1] if kept else features
+
+    def _forward(self, grey: Tensor) -> tuple[Tensor, Tensor | None]:
         self.passes.forwards += len(grey)
         batch = normalise(grey, self.contract)
+        if self.engine is not None and not batch.requires_grad:
+            outputs, features = self.engine(batch)
+            return self._read(outputs.to(grey.device)), features
         with torch.autocast(grey.device.type, torch.bfloat16, enabled=self.bf16):
-            logits: Tensor = self.network(batch)
-        return logits.float()
+            return self._read(self.network(batch)), None
+
+    def _read(self, outputs: Tensor) -> Tensor:
+        """The findings' logits, whatever the network returns."""
+        outputs = outputs.float()
+        chosen = outputs[:, : len(self.findings)]
+        if self.columns is not None:
+            chosen = outputs[:, list(self.columns)]
+        if self.outputs == "logits":
+            return chosen
+        return torch.special.logit(chosen.double()).clamp(-LARGEST_LOGIT, LARGEST_LOGIT).float()
 
     def gradient(self, scalar: Tensor, grey: Tensor) -> Tensor:
         """The gradient of a scalar (a sum of logits) by the images it came from."""
