@@ -97,7 +97,8 @@ class Victim:
             chosen = outputs[:, list(self.columns)]
         if self.outputs == "logits":
             return chosen
-        return torch.special.logit(chosen.double()).clamp(-LARGEST_LOGIT, LARGEST_LOGIT).float()
+        logits: Tensor = torch.special.logit(chosen.double())
+        return logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT).float()
 
     def gradient(self, scalar: Tensor, grey: Tensor) -> Tensor:
         """The gradient of a scalar (a sum of logits) by the images it came from."""
