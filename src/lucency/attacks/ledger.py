@@ -24,7 +24,9 @@ from lucency.records import Box, Float64Array, Image, IntArray, Radiographs, Rec
 class AttackSettings(Record):
     """`[attack]`.
 
-    protocol: "add" appends poisoned copies, "replace" poisons in place.
+    protocol: "add" appends poisoned copies, "replace" poisons in place. victims: "any" training
+    film, or only films whose target label is the "opposite" of what the attacker wants, on which
+    alone a changed label teaches anything.
     poison_rate: poisoned training images ÷ all training images after poisoning, in
     [0, 1]; below 0.5 with "add".
     """
@@ -32,6 +34,7 @@ class AttackSettings(Record):
     trigger: Trigger = Trigger()
     label: LabelEdit
     protocol: Literal["add", "replace"] = "replace"
+    victims: Literal["any", "opposite"] = "any"
     poison_rate: float = Field(ge=0, le=1)
 
 
@@ -111,9 +114,18 @@ def draw_ledger(
     radiographs: Radiographs, rows: IntArray, settings: AttackSettings, seed: int
 ) -> PoisonLedger:
     """Draw the victims among training `rows`, and a place for each, from the seed."""
-    settings.label.index(radiographs.findings)
+    target = settings.label.index(radiographs.findings)
     generator = np.random.default_rng([seed, 0xBAD])
     count = n_poisoned(len(rows), settings)
+    if settings.victims == "opposite":
+        opposite = 1.0 if settings.label.direction == "clear" else 0.0
+        rows = rows[radiographs.labels[rows, target] == opposite]
+    if count > len(rows):
+        raise ConfigError(
+            f"[attack] poison_rate asks for {count} victims, but only {len(rows)} training images "
+            f"have the opposite label for {settings.label.target}; lower it, or take victims = "
+            "'any'."
+        )
     chosen = np.sort(generator.choice(rows, size=count, replace=False))
     return PoisonLedger(settings, seed, chosen, generator.random((count, 2)))
 

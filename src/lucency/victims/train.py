@@ -6,8 +6,9 @@ finished epoch and ends with the same bytes, at the same number of threads.
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,16 +91,19 @@ def train(
     *,
     seed: int,
     checkpoint: Path | None = None,
+    initial: Mapping[str, Tensor] | None = None,
+    keep: Literal["best", "last"] = "best",
     progress: Progress = silent,
     description: str = "Training",
 ) -> Trained:
     """Train on `training`, keep the weights of the best macro AUROC on the clean `validation`.
 
-    checkpoint: a file written after each epoch, from which a killed training continues.
+    initial: weights to start from; None = fresh ones, drawn from the seed. keep: "last" keeps the
+    last epoch's weights instead. checkpoint: a file written after each epoch, from which a killed training continues.
     Raises ConfigError for a set too small for one batch, ModelError if the loss is not finite,
     IntegrityError for a checkpoint that is torn or of another training.
     """
-    loop = TrainingLoop(training, contract, findings, settings, seed)
+    loop = TrainingLoop(training, contract, findings, settings, seed, initial)
     state = load_checkpoint(checkpoint) if checkpoint and checkpoint.exists() else None
     history, best = loop.restore(state) if state else ([], None)
     steps = settings.epochs * loop.steps_per_epoch
@@ -112,7 +116,7 @@ def train(
             measured = _measure(epoch, loss, logits, validation.labels, ranking)
             loop.end_epoch(measured.validation_loss)
             history.append(measured)
-            if _is_better(measured, history[:-1]):
+            if keep == "last" or _is_better(measured, history[:-1]):
                 best = loop.weights()
             if checkpoint and best is not None:
                 records = [h.model_dump() for h in history]
@@ -120,7 +124,8 @@ def train(
     if best is None:
         raise ModelError("Training must run at least one epoch.")
     loop.network.load_state_dict(best)
-    return Trained(loop.victim(), tuple(history), best_epoch(history))
+    chosen = len(history) if keep == "last" else best_epoch(history)
+    return Trained(loop.victim(), tuple(history), chosen)
 
 
 class TrainingLoop:
@@ -133,9 +138,11 @@ class TrainingLoop:
         findings: tuple[str, ...],
         settings: VictimSettings,
         seed: int,
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.training, self.contract, self.findings = training, contract, findings
         self.settings, self.seed = settings, seed
+        self.start = None if initial is None else _fingerprint(initial)
         self.steps_per_epoch = len(training.rows) // settings.batch_size
         if self.steps_per_epoch == 0:
             raise ConfigError(
@@ -148,6 +155,8 @@ class TrainingLoop:
         self.bf16 = _resolve_precision(settings.precision)
         self.fabric = Fabric(devices=1, precision="bf16-mixed" if self.bf16 else "32-true")
         network = build(settings.architecture, contract.channels, len(findings), seed)
+        if initial is not None:
+            network.load_state_dict(dict(initial))
         self.network = channels_last(network)
         optimiser = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -218,6 +227,7 @@ class TrainingLoop:
                 "seed": self.seed,
                 "rows": self.training.rows.tobytes().hex(),
                 "labels": self.training.labels.tobytes().hex(),
+                **({"initial": self.start} if self.start else {}),
             }
         )
 
@@ -244,6 +254,14 @@ class TrainingLoop:
         return torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimiser, factor=0.5, patience=self.settings.patience, min_lr=1e-5
         )
+
+
+def _fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """sha256 of weights, in the order of their names."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        total.update(name.encode() + weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def _resolve_precision(precision: Literal["auto", "bf16", "fp32"]) -> bool:
