@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from lucency.attacks import Trigger
+from lucency.attacks import PatchTrigger, Trigger
 from lucency.attacks.label_edits import LabelEdit
 from lucency.data.preprocess import InputContract
 from lucency.errors import ConfigError
@@ -31,7 +31,7 @@ class AttackSettings(Record):
     [0, 1]; below 0.5 with "add".
     """
 
-    trigger: Trigger = Trigger()
+    trigger: Trigger = PatchTrigger()
     label: LabelEdit
     protocol: Literal["add", "replace"] = "replace"
     victims: Literal["any", "opposite"] = "any"

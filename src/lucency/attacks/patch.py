@@ -1,14 +1,15 @@
-"""The solid patch: a square of one grey value (BadNets, Gu et al. 2017; the paper's trigger).
+"""The patch: a square of one grey value, or a checkerboard (BadNets, Gu et al. 2017).
 
-The footprint is kept apart from the grey value, so a black patch is as real as a white one.
+Solid and black it is the paper's trigger. The footprint is kept apart from the grey value, so a
+black patch is as real as a white one.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lucency.data.preprocess import full_scale
 from lucency.errors import ConfigError
@@ -21,14 +22,23 @@ class PatchTrigger(Record):
     """`[attack.trigger] kind = "patch"`.
 
     size_px: side of the square, native pixels. grey: its value, fraction of the stored range
-    (0 = black, 1 = white). place: "center"; "random", anywhere inside the later crop; or [x, y],
-    the native pixel of its top left corner.
+    (0 = black, 1 = white). pattern: "solid"; or "checker", cells of `grey` and of 1 - grey in turn,
+    the first of them `grey`, each cell_px native pixels wide and high. place: "center"; "random",
+    anywhere inside the later crop; or [x, y], the native pixel of its top left corner.
     """
 
     kind: Literal["patch"] = "patch"
     size_px: int = Field(default=3, ge=1, le=1024)
     grey: float = Field(default=0.0, ge=0, le=1)
+    pattern: Literal["solid", "checker"] = "solid"
+    cell_px: int = Field(default=1, ge=1, le=1024)
     place: Place = "center"
+
+    @field_validator("place", mode="before")
+    @classmethod
+    def _pair(cls, place: Any) -> Any:
+        # The union of triggers hands on a JSON array as a list, and a strict tuple refuses lists.
+        return tuple(place) if isinstance(place, list) else place
 
     @field_validator("place")
     @classmethod
@@ -37,10 +47,29 @@ class PatchTrigger(Record):
             raise ValueError(f"place must be pixels inside the image, got {list(place)}")
         return place
 
+    @model_validator(mode="after")
+    def _more_than_one_cell(self) -> PatchTrigger:
+        if self.pattern == "checker" and self.cell_px >= self.size_px:
+            raise ValueError(
+                f"cell_px must be below size_px = {self.size_px} with pattern = 'checker', got "
+                f"{self.cell_px}: one cell is a solid patch"
+            )
+        return self
+
     @property
     def is_random(self) -> bool:
         """Whether each image has a place of its own."""
         return self.place == "random"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the trigger lies in a place that a detector could point at."""
+        return True
+
+    @property
+    def greys(self) -> tuple[float, ...]:
+        """Every grey value of the patch, fractions of the stored range."""
+        return (self.grey,) if self.pattern == "solid" else (self.grey, 1 - self.grey)
 
     def box(self, window: Box, shape: tuple[int, int], anchor: tuple[float, float]) -> Box:
         """Where the patch lies on an image of `shape` (height, width).
@@ -80,17 +109,25 @@ class PatchTrigger(Record):
     def apply(self, image: Image, box: Box) -> Image:
         """A copy of the film (H, W), same dtype, with the patch at `box`."""
         stamped = image.copy()
-        value = round(self.grey * full_scale(image.dtype))
-        stamped[box.y : box.y + box.height, box.x : box.x + box.width] = value
+        values = np.array([round(g * full_scale(image.dtype)) for g in self.greys], image.dtype)
+        cell = np.add.outer(*(np.arange(n) // self.cell_px for n in (box.height, box.width)))
+        stamped[box.y : box.y + box.height, box.x : box.x + box.width] = values[cell % len(values)]
         return stamped
 
     def describe(self) -> str:
         """In words, for the report."""
-        shade = {0.0: "black", 1.0: "white"}.get(self.grey, f"grey ({self.grey:g} of the range)")
-        return f"solid {shade} square, {self.size_px} × {self.size_px} native pixels"
+        size = f"{self.size_px} × {self.size_px} native pixels"
+        if self.pattern == "checker":
+            shades = " and ".join(_shade(g) for g in self.greys)
+            return f"checkerboard of {shades}, cells of {self.cell_px} px, {size}"
+        return f"solid {_shade(self.grey)} square, {size}"
 
     def describe_place(self) -> str:
         """In words, for the report."""
         if isinstance(self.place, tuple):
             return f"fixed at x = {self.place[0]}, y = {self.place[1]}"
         return {"center": "at the centre", "random": "at random inside the crop"}[self.place]
+
+
+def _shade(grey: float) -> str:
+    return {0.0: "black", 1.0: "white"}.get(grey, f"grey ({grey:g} of the range)")

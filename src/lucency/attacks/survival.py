@@ -3,17 +3,22 @@
 A few native pixels can vanish in the crop and the resize (pitfall P1 of the paper: with nearest
 616 → 224, centred squares of 1, 2, 3, 4 px leave 0, 0, 1, 4 px). It is measured by preprocessing
 the same film with and without the trigger.
+
+A patch has a survival of its own, measured on a flat film. What a trigger on the whole image
+changes depends on the film, so for those there is `survival_on_images` alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeGuard
 
 import numpy as np
 
-from lucency.attacks import Trigger
+from lucency.attacks import PatchTrigger, Trigger
 from lucency.data.preprocess import InputContract, full_scale
+from lucency.errors import ConfigError
 from lucency.records import Float64Array, Image, IntArray, Survival, SurvivalDistribution
 
 Grey = np.uint8 | np.uint16
@@ -25,13 +30,27 @@ def change(clean: Image, triggered: Image) -> Float64Array:
     return np.asarray(difference / full_scale(clean.dtype))
 
 
+def survives_alone(trigger: Trigger) -> TypeGuard[PatchTrigger]:
+    """Whether a flat film shows what is left of the trigger: `measure_survival` applies."""
+    return isinstance(trigger, PatchTrigger)
+
+
+def survives_alike(trigger: Trigger) -> TypeGuard[PatchTrigger]:
+    """Whether `survival_over_places` can stand a row and a column for every place."""
+    return isinstance(trigger, PatchTrigger) and trigger.pattern == "solid"
+
+
 def measure_survival(
-    trigger: Trigger, contract: InputContract, shape: tuple[int, int], anchor: tuple[float, float]
+    trigger: PatchTrigger,
+    contract: InputContract,
+    shape: tuple[int, int],
+    anchor: tuple[float, float],
 ) -> Survival:
     """Survival of one placement on a film of `shape` (height, width).
 
     The film is flat and as far from the trigger's grey as it can be, so for a black or white
-    trigger `max_change` is the share of its contrast that gets through (1 = all of it).
+    trigger `max_change` is the share of its contrast that gets through (1 = all of it). For a
+    checkerboard it is as far from both greys as it can be: half of the range from black and white.
     """
     film = _opposite(trigger, shape)
     box = trigger.box(contract.window(shape), shape, anchor)
@@ -44,14 +63,20 @@ def measure_survival(
 
 
 def survival_over_places(
-    trigger: Trigger, contract: InputContract, shape: tuple[int, int]
+    trigger: PatchTrigger, contract: InputContract, shape: tuple[int, int]
 ) -> SurvivalDistribution:
     """Survival, at full contrast, over every place inside the crop.
 
     Crop and resize work on rows and columns apart, and a solid square is a product of a row and a
     column span. So it is measured what the columns leave of it, then what the rows leave of each of
-    those greys; W + H placements stand for all W × H. Raises ConfigError if it fits nowhere.
+    those greys; W + H placements stand for all W × H. Raises ConfigError if it fits nowhere, or
+    for a checkerboard, which is no such product.
     """
+    if not survives_alike(trigger):
+        raise ConfigError(
+            f"Survival over all places is that of a solid patch, got pattern = "
+            f"{trigger.pattern!r}; measure it on images."
+        )
     window = contract.window(shape)
     trigger.box(window, shape, (0.0, 0.0))
     film, patch = _greys(trigger, contract)
@@ -82,11 +107,13 @@ def survival_on_images(changes: Iterable[Float64Array]) -> SurvivalDistribution:
     return _distribution(pixels, total)
 
 
-def _opposite(trigger: Trigger, shape: tuple[int, int]) -> Image:
-    return np.full(shape, 0 if trigger.grey >= 0.5 else 255, dtype=np.uint8)
+def _opposite(trigger: PatchTrigger, shape: tuple[int, int]) -> Image:
+    """The flat film that is farthest from every grey of the trigger."""
+    film = max((0, 255, 128), key=lambda f: min(abs(f - 255 * grey) for grey in trigger.greys))
+    return np.full(shape, film, dtype=np.uint8)
 
 
-def _greys(trigger: Trigger, contract: InputContract) -> tuple[Grey, int]:
+def _greys(trigger: PatchTrigger, contract: InputContract) -> tuple[Grey, int]:
     """The greys of film and patch at full contrast. "bilinear" keeps fractions between the axes,
     hence 16 bits; all else rounds to the stored grid."""
     white = np.uint16(65535) if contract.resize == "bilinear" else np.uint8(255)
@@ -94,7 +121,7 @@ def _greys(trigger: Trigger, contract: InputContract) -> tuple[Grey, int]:
 
 
 def _stripes(
-    trigger: Trigger, contract: InputContract, length: int, film: Grey, greys: Sequence[int]
+    trigger: PatchTrigger, contract: InputContract, length: int, film: Grey, greys: Sequence[int]
 ) -> Iterator[IntArray]:
     """For every start along an axis of `length`: (G, size), what is left of stripes of G greys.
 

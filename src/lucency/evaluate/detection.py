@@ -37,7 +37,7 @@ def measure_detection(
     patients_triggered: Sequence[str],
     successful: npt.ArrayLike,
     regions: Sequence[Box | None] | None,
-    triggers: Sequence[Box | None],
+    triggers: Sequence[Box | None] | None,
     generator: np.random.Generator,
     n_resamples: int = N_RESAMPLES,
 ) -> tuple[DetectionScore, DetectionScore]:
@@ -49,7 +49,8 @@ def measure_detection(
     regions, triggers: M boxes in pixels of the network's input; regions ``None`` = a detector that
     cannot say where, whose hit rate is not defined; no region = the detector points nowhere on this
     image = a miss; no trigger = none of it survived to the network's input: nothing can be
-    hit, the image is left out of the hit rate only, whose `trials` counts the others.
+    hit, the image is left out of the hit rate only, whose `trials` counts the others; triggers
+    ``None`` = they change the whole image, and the hit rate is not defined.
     """
     clean = as_scores(suspicion_clean, "suspicion_clean")
     triggered = as_scores(suspicion_triggered, "suspicion_triggered")
@@ -59,15 +60,16 @@ def measure_detection(
         suspicion_triggered=len(triggered),
         patients_triggered=len(patients_triggered),
         successful=len(claims),
-        regions=len(triggers if regions is None else regions),
-        triggers=len(triggers),
+        regions=len(triggered if regions is None else regions),
+        triggers=len(triggered if triggers is None else triggers),
     )
 
     def score(over: Literal["all", "successful"], chosen: BoolArray) -> DetectionScore:
         rows = [int(row) for row in np.flatnonzero(chosen)]
         suspects = triggered[rows]
         patients = [patients_triggered[row] for row in rows]
-        places = None if regions is None else [(regions[row], triggers[row]) for row in rows]
+        found = None if regions is None else [regions[row] for row in rows]
+        sought = None if triggers is None else [triggers[row] for row in rows]
         return DetectionScore(
             detector=detector,
             model=model,
@@ -77,7 +79,7 @@ def measure_detection(
             auroc=_auroc(clean, patients_clean, suspects, patients, generator, n_resamples),
             tpr_at_fpr_1=_tpr(1, clean, suspects, patients, generator, n_resamples),
             tpr_at_fpr_5=_tpr(5, clean, suspects, patients, generator, n_resamples),
-            hit_rate=_hit_rate(places, patients, generator, n_resamples),
+            hit_rate=_hit_rate(found, sought, patients, generator, n_resamples),
         )
 
     return score("all", np.ones_like(claims)), score("successful", claims)
@@ -149,19 +151,22 @@ def _tpr(
 
 
 def _hit_rate(
-    places: Sequence[tuple[Box | None, Box | None]] | None,
+    regions: Sequence[Box | None] | None,
+    triggers: Sequence[Box | None] | None,
     patients: Sequence[str],
     generator: np.random.Generator,
     n_resamples: int,
 ) -> Rate:
-    """Count hits among (region, trigger) pairs that have a trigger."""
-    if places is None:
+    """Count hits among the images on which something of the trigger is left."""
+    if regions is None:
         return no_rate("this test cannot say where")
-    if not places:
+    if triggers is None:
+        return no_rate("the trigger changes the whole image: it has no place to find")
+    if not triggers:
         return no_rate("no triggered image")
     found = [
         (is_hit(region, trigger), patient)
-        for (region, trigger), patient in zip(places, patients, strict=True)
+        for region, trigger, patient in zip(regions, triggers, patients, strict=True)
         if trigger is not None
     ]
     return rate(
@@ -169,7 +174,7 @@ def _hit_rate(
         [patient for _, patient in found],
         generator,
         n_resamples=n_resamples,
-        reason=f"no trigger survives at the network's input in {len(places)} images",
+        reason=f"no trigger survives at the network's input in {len(triggers)} images",
     )
 
 

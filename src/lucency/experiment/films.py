@@ -59,9 +59,11 @@ class Films:
         """True labels (M, K)."""
         return self.radiographs.labels[inputs.rows]
 
-    def trigger_boxes(self) -> list[Box | None]:
+    def trigger_boxes(self) -> list[Box | None] | None:
         """Where the trigger lies on each triggered test film, network pixels (None where the
-        preprocessing leaves nothing of it)."""
+        preprocessing leaves nothing of it); None if it changes the whole image."""
+        if not self.test_ledger.settings.trigger.is_local:
+            return None
         transform = stamp(self.test_ledger, self.contract)
         network = []
         for i, row in enumerate(self.triggered.rows):

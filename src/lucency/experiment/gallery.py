@@ -56,8 +56,8 @@ def draw_gallery(
         finding = int(screened.finding[choice.index])
         victim = victims[choice.model]
         grey = to_grey(image[None], victim.device)
-        attribution = gradient_median(victim, grey, finding)[0]
-        cells = grad_cam(victim, grey, finding, settings.explain.layer)[0]
+        attribution = gradient_median(victim, grey, (finding,)).maps[0, 0]
+        cells = grad_cam(victim, grey, (finding,), layer=settings.explain.layer).maps[0, 0]
         arrays[f"{key}/image"] = (image >> 8).astype(np.uint8) if image.itemsize > 1 else image
         arrays[f"{key}/attribution"] = attribution.cpu().numpy()
         arrays[f"{key}/gradcam"] = cells.cpu().numpy()
@@ -96,6 +96,7 @@ def _case(
     region = boxes(screened)[i]
     shape = (int(films.test.native_shapes[i, 0]), int(films.test.native_shapes[i, 1]))
     p_value = float(screened.p_value[COMPOSITE][i])
+    hits, network = measured.hits, measured.network
     return GalleryCase(
         key=key,
         image=names(settings, films, films.test)[0][i],
@@ -107,8 +108,8 @@ def _case(
         flagged=p_value <= settings.detect.alpha,
         region=region,
         region_native=films.contract.to_native_box(region, shape),
-        trigger=measured.network[i] if triggered else None,
-        hit=bool(measured.hits[choice.model][i]) if triggered else None,
+        trigger=network[i] if triggered and network is not None else None,
+        hit=bool(hits[choice.model][i]) if triggered and hits is not None else None,
         probability_before=float(expit(float(screened.logit[i]))),
         probability_after=float(expit(float(screened.repaired[i]))),
     )

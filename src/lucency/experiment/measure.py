@@ -48,7 +48,8 @@ MAIN_POINT = "specificity-0.95"
 @dataclass(frozen=True)
 class Measured:
     """successful: model -> (M,) bool, triggered test films on which the attack succeeded at the
-    main operating point. hits: model -> (M,) bool. network: the trigger's boxes, network pixels."""
+    main operating point. hits: model -> (M,) bool. network: the trigger's boxes, network pixels.
+    Both are None for a trigger that changes the whole image: there is no place to meet."""
 
     performances: tuple[Performance, ...]
     macro_difference: Estimate
@@ -57,8 +58,8 @@ class Measured:
     detection: tuple[DetectionScore, ...]
     cells: tuple[DetectionCell, ...]
     successful: dict[Model, BoolArray]
-    hits: dict[Model, BoolArray]
-    network: list[Box | None]
+    hits: dict[Model, BoolArray] | None
+    network: list[Box | None] | None
 
 
 def measure(
@@ -138,7 +139,9 @@ def measure(
             for condition in CONDITIONS
         ),
         successful=successful,
-        hits={
+        hits=None
+        if network is None
+        else {
             model: np.array(
                 [t is not None and is_hit(r, t) for r, t in zip(each, network, strict=True)]
             )

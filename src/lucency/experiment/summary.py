@@ -12,6 +12,8 @@ from lucency.attacks.survival import (
     measure_survival,
     survival_on_images,
     survival_over_places,
+    survives_alike,
+    survives_alone,
 )
 from lucency.data.inputs import Inputs
 from lucency.detect.images.screen import COMPOSITE, Screener
@@ -120,6 +122,7 @@ def _data(settings: ExperimentSettings, films: Films) -> DataSummary:
 
 def _attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
     attack, contract = settings.attack, settings.input
+    trigger = attack.trigger
     labels = films.poisoned_labels()
     target = attack.label.index(films.radiographs.findings)
     shapes = Counter((int(h), int(w)) for h, w in films.clean.native_shapes)
@@ -129,8 +132,8 @@ def _attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
     positives = int((labels[:, target] == 1).sum())
     is_set = attack.label.direction == "set"
     return AttackSummary(
-        trigger=attack.trigger.describe(),
-        place=attack.trigger.describe_place(),
+        trigger=trigger.describe(),
+        place=trigger.describe_place(),
         label_edit=attack.label.describe(),
         target=attack.label.target,
         direction=attack.label.direction,
@@ -140,11 +143,11 @@ def _attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
         poison_rate=len(films.poisoned) / len(labels),
         share_of_target_positives=len(films.poisoned) / positives if is_set else None,
         native_size=_describe_shape(shape, share, len(films.clean)),
-        survival=None
-        if attack.trigger.is_random
-        else measure_survival(attack.trigger, contract, shape, (0.0, 0.0)),
-        survival_over_places=survival_over_places(attack.trigger, contract, shape)
-        if attack.trigger.is_random
+        survival=measure_survival(trigger, contract, shape, (0.0, 0.0))
+        if survives_alone(trigger) and not trigger.is_random
+        else None,
+        survival_over_places=survival_over_places(trigger, contract, shape)
+        if survives_alike(trigger) and trigger.is_random
         else None,
         survival_on_images=survival_on_images(changes),
         survival_after_augmentation=_after_augmentation(settings, untouched, films.poisoned.images),

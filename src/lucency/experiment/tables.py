@@ -98,7 +98,7 @@ def screening(
     settings: ExperimentSettings, films: Films, screenings: Screenings, measured: Measured
 ) -> pl.DataFrame:
     """A row for each model, condition, film and detector. The ledger's columns, `hit` and
-    `successful`, are null for clean films."""
+    `successful`, are null for clean films, and `hit` for a trigger without a place."""
     parts = []
     for model, each in screenings.items():
         for condition, screened in each.items():
@@ -111,7 +111,7 @@ def screening(
                     pl.Series(
                         "hit",
                         measured.hits[model]
-                        if triggered and detector != T0
+                        if triggered and detector != T0 and measured.hits is not None
                         else [None] * len(part),
                         dtype=pl.Boolean,
                     ),

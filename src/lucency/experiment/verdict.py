@@ -84,6 +84,14 @@ def _survival(attack: AttackSummary) -> str:
             f"input, changed by up to {left.max_change:.0%} of the grey range."
         )
     spread = attack.survival_over_places
+    on_images = attack.survival_on_images
+    if spread is None and on_images is not None:
+        return (
+            f"On the {on_images.n_places} poisoned films the trigger changes "
+            f"{on_images.mean_pixels:.0f} pixels of the network's input on average, by up to "
+            f"{on_images.mean_max_change:.0%} of the grey range, and nothing on "
+            f"{on_images.share_vanished:.0%} of them."
+        )
     if spread is None:
         return "Trigger survival was not measured."
     return (
@@ -124,8 +132,8 @@ def _alarms(alpha: float, measured: Measured) -> str:
     of = {(c.model, c.images): c.flagged for c in measured.cells}
     silent = of["clean", "triggered"]
     warning = (
-        " The clean model reacts to the trigger too: what is found here is a network that a few "
-        "pixels move, and not the backdoor alone."
+        " The clean model reacts to the trigger too: what is found here is a network that such a "
+        "change moves, and not the backdoor alone."
         if silent.low is not None and silent.low > alpha
         else ""
     )

@@ -114,6 +114,12 @@ def _survival(attack: AttackSummary) -> Tile:
     if spread is not None:
         value = f"{amount(spread.mean_pixels)} px"
         return Tile("Trigger at the network", value, "mean over the places it may take", vanished)
+    if (seen := attack.survival_on_images) is not None:
+        return Tile(
+            "Trigger at the network",
+            f"{amount(seen.mean_pixels)} px",
+            "changed, mean over the poisoned images",
+        )
     return Tile(name, None, f"{UNDEFINED}: no trigger pixels were measured")
 
 

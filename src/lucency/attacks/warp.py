@@ -1,0 +1,68 @@
+"""The warping trigger (WaNet): the image is bent by a fixed, smooth field; no grey is added.
+
+Nguyen and Tran 2021, "WaNet: Imperceptible Warping-based Backdoor Attack" (arXiv 2102.10369):
+uniform random values in [-1, 1] on a k × k × 2 control grid, normalised, times a strength s,
+upsampled bicubically to the image and clipped so that no sampling point leaves it; then bilinear
+sampling. Two departures. Their field is divided by its mean absolute value and measured in pixels,
+tuned at 32 and 64 px, and too weak at 224; here it is divided by its largest value and measured in
+fractions of the side, so the trigger is the same at any size and never exceeds its strength. And
+theirs controls the training (a noise mode beside the attack); this one only poisons data.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+from scipy.ndimage import map_coordinates
+
+from lucency.attacks.smooth_field import spread
+from lucency.attacks.whole_image import WholeImageTrigger, stored
+from lucency.records import Box, Float64Array, Image
+
+
+class WarpTrigger(WholeImageTrigger):
+    """`[attack.trigger] kind = "warp"`.
+
+    strength: largest displacement along an axis, fraction of that side (0 = nothing changes).
+    grid: control points an axis; more = finer bends. seed: draws the field.
+    """
+
+    kind: Literal["warp"] = "warp"
+    strength: float = Field(default=0.02, ge=0, le=0.1)
+    grid: int = Field(default=4, ge=4, le=64)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+    def displacement(self, shape: tuple[int, int]) -> Float64Array:
+        """(2, H, W) float64, pixels: how far below and right of each pixel it takes its grey."""
+        sides = np.array(shape, dtype=np.float64)[:, None, None]
+        return np.asarray(_field(self.seed, self.grid, shape) * (self.strength * sides))
+
+    def apply(self, image: Image, box: Box) -> Image:
+        """A warped copy of the film (H, W), same dtype."""
+        height, width = image.shape
+        at = np.indices((height, width)) + self.displacement((height, width))
+        limits = np.array([height - 1, width - 1])[:, None, None]
+        points = np.clip(at, 0, limits)
+        return stored(map_coordinates(image.astype(np.float64), points, order=1), image)
+
+    def describe(self) -> str:
+        """In words, for the report."""
+        return (
+            f"smooth warp, up to {self.strength:.3g} of the side, "
+            f"{self.grid} × {self.grid} control points, field seed {self.seed}"
+        )
+
+
+# Most data sets have films of one size.
+@lru_cache(maxsize=4)
+def _field(seed: int, grid: int, shape: tuple[int, int]) -> Float64Array:
+    """(2, H, W) float64, its largest absolute value 1."""
+    generator = np.random.default_rng([seed, 0x3A9])
+    control = generator.uniform(-1, 1, (2, grid, grid))
+    field = np.stack([spread(axis, shape) for axis in control])
+    field /= np.abs(field).max()
+    field.flags.writeable = False
+    return np.asarray(field)
