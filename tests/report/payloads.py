@@ -42,7 +42,7 @@ PAYLOADS: tuple[str, ...] = (
     "&#60;script&#62;window.pwned=1",
     "{{ 7 * 7 }}",
     "{{ ''.__class__.__mro__ }}",
-    "{% include 'run.css' %}",
+    "{% include 'page.css' %}",
     "{# gone #}",
     "${7*7} #{7*7} <%= 7*7 %>",
     "%s %n %(name)s {0} {name}",

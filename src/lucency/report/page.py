@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,28 +9,22 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from lucency.records import AttackSuccess, Float64Array, Performance
 from lucency.report import detection_figures, figures, numbers, overlay
 from lucency.report.canvas import Svg
 from lucency.report.curves import Curve, roc
+from lucency.report.environment import environment
 from lucency.report.figures import MODELS, Model
 from lucency.report.record import GalleryCase, RunReport
 from lucency.report.stored import StoredRun, read_run
-from lucency.report.text import plain
 from lucency.report.tiles import headline_detector, headline_success, key_figures
 
-PROSE_LENGTH = 1_200
-BLOCK_LENGTH = 20_000
 MAX_PANELS = 24
 MAX_SUCCESS_ROWS = 24
 CLOSE_UP_PX = 32
 PICTURE_BUDGET = 4_000_000
 """Characters of picture data in one page; further cases are described without pictures."""
-
-_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
 
 POINT_NAMES = {
     "specificity-0.95": "95 % specificity",
@@ -68,8 +61,9 @@ def render_run(folder: Path) -> str:
     """
     run = read_run(folder)
     report = run.report
-    return _environment().get_template("run.html.j2").render(
+    return environment().get_template("run.html.j2").render(
         run=report,
+        verdict=report.verdict,
         tiles=key_figures(report),
         detector=headline_detector(report.detection),
         performances={(p.model, p.set_name): p for p in report.performances},
@@ -84,51 +78,6 @@ def render_run(folder: Path) -> str:
         keys=overlay.keys(),
         drawings=_drawings(run),
     )  # fmt: skip
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lucency.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "prose": _prose,
-        "block": lambda text: escape(plain(text, BLOCK_LENGTH, lines=True)),
-        "data_uri": _data_uri,
-        "estimate": numbers.estimate,
-        "rate": numbers.rate,
-        "share": numbers.share,
-        "percent": numbers.percent,
-        "signed": numbers.signed,
-        "difference": numbers.difference,
-        "count": numbers.count,
-        "amount": numbers.amount,
-        "box": numbers.box,
-        "p_number": numbers.p_number,
-    }
-    environment.globals |= {"interval": numbers.interval, "p_value": numbers.p_value}
-    return environment
-
-
-def _shown(value: object) -> object:
-    """Make every printed string plain; nothing undefined may reach the page without a reason."""
-    if value is None:
-        raise ValueError("None reached the page; say why it is not defined")
-    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _prose(text: str) -> Markup:
-    """Print a sentence; a number never parts from its per cent sign."""
-    return escape(_BEFORE_PERCENT.sub("\N{NO-BREAK SPACE}", plain(text, PROSE_LENGTH)))
-
-
-def _data_uri(uri: str) -> Markup:
-    """Let a picture that was drawn here pass uncut; base64 holds nothing to escape."""
-    return escape(uri)
 
 
 # --- what is drawn from the tables --------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +15,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from lucency.errors import IntegrityError
+from lucency.records import Record
 from lucency.report.record import RunReport
 
+R = TypeVar("R", bound=Record)
+
+AGAIN = "run the experiment again"
 PREDICTIONS = (
     "model", "condition", "image", "patient", "split", "finding", "label", "probability",
 )  # fmt: skip
@@ -43,45 +49,47 @@ class StoredRun:
 def read_run(folder: Path) -> StoredRun:
     """Read what a report needs; a file that is absent, torn or of another shape is named."""
     return StoredRun(
-        report=_read_report(folder / "report.json"),
-        predictions=_read_table(folder / "predictions.parquet", PREDICTIONS),
-        screening=_read_table(folder / "screening.parquet", SCREENING),
-        pictures=_read_pictures(folder / "gallery.safetensors"),
+        report=read_record(folder / "report.json", RunReport, AGAIN),
+        predictions=read_table(folder / "predictions.parquet", PREDICTIONS, AGAIN),
+        screening=read_table(folder / "screening.parquet", SCREENING, AGAIN),
+        pictures=read_pictures(folder / "gallery.safetensors", AGAIN),
     )
 
 
-def _read_report(path: Path) -> RunReport:
+def read_record(path: Path, kind: type[R], advice: str) -> R:
+    """Read a record; `advice` says how to get a whole one. Raises `IntegrityError`, as do all."""
     try:
-        return RunReport.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise _unreadable(path, error.strerror or "it could not be opened") from error
+        raise _unreadable(path, error.strerror or "it could not be opened", advice) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "the file"
-        raise _unreadable(path, f"{where}: {first['msg']}") from error
+        raise _unreadable(path, f"{where}: {first['msg']}", advice) from error
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+def read_table(path: Path, columns: Sequence[str], advice: str) -> pl.DataFrame:
+    """Read the named columns of a Parquet file."""
     try:
         return pl.read_parquet(path, columns=list(columns))
     except OSError as error:
-        raise _unreadable(path, error.strerror or "it could not be opened") from error
+        raise _unreadable(path, error.strerror or "it could not be opened", advice) from error
     except pl.exceptions.PolarsError as error:
         reason = f"expected a table with the columns {', '.join(columns)}"
-        raise _unreadable(path, reason) from error
+        raise _unreadable(path, reason, advice) from error
 
 
-def _read_pictures(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+def read_pictures(path: Path, advice: str) -> dict[str, npt.NDArray[np.generic]]:
+    """Read the arrays of a gallery, by name."""
     try:
         return dict(load_file(path))
     except OSError as error:
-        raise _unreadable(path, error.strerror or "it could not be opened") from error
+        raise _unreadable(path, error.strerror or "it could not be opened", advice) from error
     except SafetensorError as error:
-        raise _unreadable(path, "expected a safetensors file") from error
+        raise _unreadable(path, "expected a safetensors file", advice) from error
 
 
-def _unreadable(path: Path, reason: str) -> IntegrityError:
+def _unreadable(path: Path, reason: str, advice: str) -> IntegrityError:
     return IntegrityError(
-        f"The report needs {path.name} in {path.parent}, and cannot read it ({reason}); "
-        "run the experiment again."
+        f"The report needs {path.name} in {path.parent}, and cannot read it ({reason}); {advice}."
     )
