@@ -32,21 +32,21 @@ FileName = Annotated[str, BeforeValidator(_as_utf8)]
 
 
 class Transplant(Record):
-    """What the region of one image does when it is pasted on clean films that lack the finding.
+    """What the region of one image does when it is pasted on clean films.
 
-    Rises are means over the donors, in standard deviations of the finding's clean logits, signed
-    so that positive = towards the suspected direction ("clear": a fall of the logit is positive).
+    Means over the donors, in standard deviations of the finding's clean logits, positive = in the
+    suspected direction ("clear": a fall of the logit is positive).
 
     n_donors: clean films that it was pasted on.
-    rise: at the same place; rise_elsewhere: at other places (`None` if not tried).
-    rise_of_clean_patch: the same place, a patch of the same size from a random clean film.
+    same_place, elsewhere: with the region pasted at its own place, and at others (`None` = not
+    tried); control: with a patch of the same size from another clean film at its place.
     transfers: the region acts as a key on clean films, as a trigger does; real evidence does not.
     """
 
     n_donors: Count
-    rise: float
-    rise_elsewhere: float | None
-    rise_of_clean_patch: float | None
+    same_place: float
+    elsewhere: float | None
+    control: float | None
     transfers: bool
 
 

@@ -31,9 +31,9 @@ COLUMNS: dict[str, pl.DataType] = {
     "evidence": pl.String(),
     "view": pl.String(),
     "transplant_n_donors": pl.Int64(),
-    "transplant_rise": pl.Float64(),
-    "transplant_rise_elsewhere": pl.Float64(),
-    "transplant_rise_of_clean_patch": pl.Float64(),
+    "transplant_same_place": pl.Float64(),
+    "transplant_elsewhere": pl.Float64(),
+    "transplant_control": pl.Float64(),
     "transplant_transfers": pl.Boolean(),
     "negative": pl.String(),
     "seconds": pl.Float64(),
@@ -69,6 +69,6 @@ def _row(line: ScreenedImage) -> dict[str, Any]:
     }
     parts |= {
         f"transplant_{name}": getattr(transplant, name, None)
-        for name in ("n_donors", "rise", "rise_elsewhere", "rise_of_clean_patch", "transfers")
+        for name in ("n_donors", "same_place", "elsewhere", "control", "transfers")
     }
     return {name: parts[name] if name in parts else getattr(line, name) for name in COLUMNS}
