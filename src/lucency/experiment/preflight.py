@@ -6,7 +6,7 @@ from lucency.data.inputs import Inputs
 from lucency.detect.images.screen import require_patients
 from lucency.errors import ConfigError
 from lucency.experiment.settings import ExperimentSettings
-from lucency.explain.grad_cam import find_layer
+from lucency.explain.layer import find_layer
 from lucency.records import Radiographs
 from lucency.victims.architectures import build
 

@@ -1,18 +1,23 @@
 """Where a network looked: one file an attribution method.
 
-Each takes (victim, grey (N, 1, H, W) in [0, 1], the index of a finding) and returns (N, h, w)
-float32 for that finding's logit. A new method is one file and one line here.
+Each takes (victim, grey (N, 1, H, W) in [0, 1], indices of findings) and returns an `Attribution`
+of those findings' logits. A new method is one file and one line here.
 """
 
-from collections.abc import Callable
-
-from torch import Tensor
-
+from lucency.explain.attribution import Attribution, Explanation
 from lucency.explain.grad_cam import grad_cam
+from lucency.explain.gradient_input import gradient_input
 from lucency.explain.gradient_median import gradient_median
-from lucency.victims.victim import Victim
+from lucency.explain.hirescam import hirescam
+from lucency.explain.layercam import layercam
 
-EXPLANATIONS: dict[str, Callable[[Victim, Tensor, int], Tensor]] = {
-    "gradient × (x − median)": gradient_median,
-    "Grad-CAM": grad_cam,
+__all__ = ["EXPLANATIONS", "Attribution", "Explanation"]
+
+EXPLANATIONS: dict[str, Explanation] = {
+    "gradient-median": gradient_median,
+    "gradient-input": gradient_input,
+    "grad-cam": grad_cam,
+    "hirescam": hirescam,
+    "layercam": layercam,
 }
+"""By the names of the command line."""

@@ -7,53 +7,39 @@ The map has the cells of its layer and no more: at the last layer of a DenseNet 
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Sequence
 
-from lucency.errors import ConfigError
-from lucency.victims.victim import Victim, frozen
+from torch import Tensor
 
-LAST_LAYER = "features.norm5"
+from lucency.explain.attribution import Attribution, checked
+from lucency.explain.batching import BUDGET_MB
+from lucency.explain.layer import LAST_LAYERS, first_of, layer_maps
+from lucency.victims.victim import Victim
 
 
-def grad_cam(victim: Victim, grey: Tensor, finding: int, layer: str = LAST_LAYER) -> Tensor:
-    """grey (N, 1, H, W) in [0, 1] -> attribution (N, h, w) float32, the layer's own cells.
+def grad_cam(
+    victim: Victim,
+    grey: Tensor,
+    findings: Sequence[int],
+    *,
+    layer: str | None = None,
+    budget_mb: float = BUDGET_MB,
+) -> Attribution:
+    """grey (N, 1, H, W) in [0, 1] -> maps (N, F, h, w), not negative, the layer's own cells.
 
-    ReLU(Σ_c α_c A_c) with α_c the mean over the map of ∂logit/∂A_c (equations 1 and 2); larger =
-    more evidence for the finding. `layer` is a name of `network.named_modules()`.
-    Raises ConfigError for a layer that does not exist or gives no map.
+    ReLU(Σ_c α_c A_c) with α_c the mean over the map of ∂logit/∂A_c (equations 1 and 2). `layer` is
+    a name of `network.named_modules()`; None = the last map. One forward, and one short backward a
+    finding. Raises ConfigError for a layer that does not exist or gives no map, ModelError for a
+    victim without gradients.
     """
-    module = find_layer(victim.network, layer)
-    kept: list[Tensor] = []
-
-    def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        kept.append(output)
-        # A copy goes on: a later in-place ReLU must not change what was kept.
-        return output.clone()
-
-    handle = module.register_forward_hook(keep)
-    try:
-        with frozen(victim.network):
-            logits = victim.logits(grey.detach().requires_grad_(True))
-            gradient = victim.gradient(logits[:, finding].sum(), kept[0])
-    finally:
-        handle.remove()
-    activation, gradient = kept[0].detach().float(), gradient.float()
-    if activation.ndim != 4:
-        raise ConfigError(
-            f"[explain] layer must give a map (N, C, h, w), but {layer!r} gives "
-            f"{tuple(activation.shape)}."
-        )
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    return (weights * activation).sum(dim=1).clamp(min=0)
+    chosen = checked(victim, grey, findings)
+    layer = layer or first_of(victim.network, LAST_LAYERS)
+    maps, logits = layer_maps(
+        victim, grey, chosen, layer, _weigh, method="Grad-CAM", budget_mb=budget_mb
+    )
+    return Attribution(maps, logits, chosen)
 
 
-def find_layer(network: nn.Module, layer: str) -> nn.Module:
-    """The module of that name. Raises ConfigError with the nearest names."""
-    modules: dict[str, nn.Module] = dict(network.named_modules())
-    if layer not in modules:
-        tops = [n for n in modules if n.count(".") == 1 and n.startswith("features")]
-        raise ConfigError(
-            f"[explain] layer must name a module of the network (such as {', '.join(tops)}), "
-            f"got {layer!r}."
-        )
-    return modules[layer]
+def _weigh(activations: Tensor, gradients: Tensor) -> Tensor:
+    weights = gradients.mean(dim=(2, 3), keepdim=True)
+    return (weights * activations).sum(dim=1).clamp(min=0)
