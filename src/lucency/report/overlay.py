@@ -21,6 +21,9 @@ Dash = Literal["solid", "dashed"]
 COLOURS = "viridis"
 OPACITY = 0.85
 """Of the strongest cell; a cell at zero leaves the film as it is."""
+FOR_INK = (255, 150, 30)
+AGAINST_INK = (70, 150, 255)
+"""Of a signed map, over film of any grey: what raises the logit, and what lowers it."""
 DISPLAY_PX = 448
 REGION_INK = (255, 176, 0)
 TRIGGER_INK = (90, 200, 255)
@@ -53,6 +56,22 @@ def blend(image: Grey, cells: Map | None) -> Colour:
     tint = 255 * matplotlib.colormaps[COLOURS](value)[:, :, :3]
     alpha = OPACITY * np.sqrt(value)[:, :, None]
     blended: Colour = np.rint((1 - alpha) * grey + alpha * tint).astype(np.uint8)
+    return blended
+
+
+def signed_strength(cells: Map) -> Map:
+    """Scale a map to [-1, 1] by its own largest size, so that 0 stays 0."""
+    finite = np.nan_to_num(cells, nan=0.0, posinf=0.0, neginf=0.0)
+    peak = float(np.abs(finite).max(initial=0.0))
+    return (finite / peak if peak > 0 else finite).astype(np.float32)
+
+
+def blend_signed(image: Grey, cells: Map) -> Colour:
+    """Return (H, W, 3) uint8: the film, each pixel tinted by the sign and size of its cell."""
+    value = enlarge(signed_strength(cells), *image.shape).astype(np.float64)[:, :, None]
+    tint = np.where(value > 0, np.array(FOR_INK, np.float64), np.array(AGAINST_INK, np.float64))
+    alpha = OPACITY * np.sqrt(np.abs(value))
+    blended: Colour = np.rint((1 - alpha) * image[:, :, None] + alpha * tint).astype(np.uint8)
     return blended
 
 
