@@ -5,12 +5,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lucency.attacks import PatchTrigger
+from lucency.attacks import BlendedTrigger, PatchTrigger, SinusoidTrigger, WarpTrigger
 from lucency.attacks.survival import (
     change,
     measure_survival,
     survival_on_images,
     survival_over_places,
+    survives_alike,
+    survives_alone,
 )
 from lucency.data.preprocess import InputContract
 from lucency.errors import ConfigError
@@ -102,6 +104,18 @@ def test_a_trigger_averaged_away_everywhere():
 def test_a_trigger_that_fits_nowhere_is_refused():
     with pytest.raises(ConfigError, match="size_px must fit"):
         survival_over_places(PatchTrigger(size_px=25), InputContract(size=16, crop=0.6), (40, 40))
+
+
+def test_a_checkerboard_at_random_is_refused_and_the_others_know_it():
+    checker = PatchTrigger(size_px=4, pattern="checker", place="random")
+    with pytest.raises(ConfigError, match="of a solid patch, got pattern = 'checker'"):
+        survival_over_places(checker, InputContract(size=16), (40, 40))
+    assert survives_alone(checker)
+    assert not survives_alike(checker)
+    assert survives_alike(PatchTrigger())
+    for trigger in (BlendedTrigger(), SinusoidTrigger(), WarpTrigger()):
+        assert not survives_alone(trigger)
+        assert not survives_alike(trigger)
 
 
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535)])

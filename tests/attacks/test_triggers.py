@@ -1,16 +1,24 @@
 """Every trigger keeps the same promises. A new trigger is a line in `TRIGGERS`."""
 
+import pickle
+from typing import get_args
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from lucency.attacks import PatchTrigger, Trigger
-from lucency.attacks.survival import change, measure_survival
+from lucency.attacks import (
+    BlendedTrigger,
+    PatchTrigger,
+    SinusoidTrigger,
+    Trigger,
+    WarpTrigger,
+)
+from lucency.attacks.ledger import AttackSettings
+from lucency.attacks.survival import change
+from lucency.config import load_toml
 from lucency.data.preprocess import InputContract, full_scale
 from lucency.errors import ConfigError
-from lucency.records import Box
 
 TRIGGERS = {
     "the default": PatchTrigger(),
@@ -18,11 +26,22 @@ TRIGGERS = {
     "grey, random": PatchTrigger(size_px=4, grey=0.4, place="random"),
     "white, in the corner": PatchTrigger(size_px=5, grey=1.0, place=(0, 0)),
     "black, at the last pixel": PatchTrigger(size_px=2, place=(58, 46)),
+    "checkerboard": PatchTrigger(size_px=5, pattern="checker"),
+    "checkerboard, random": PatchTrigger(size_px=7, grey=0.8, pattern="checker", cell_px=3),
+    "blended": BlendedTrigger(),
+    "blended, faint": BlendedTrigger(alpha=0.05, seed=7),
+    "opaque": BlendedTrigger(alpha=1.0),
+    "sinusoid": SinusoidTrigger(),
+    "sinusoid, strong": SinusoidTrigger(delta=0.9, frequency=2.5),
+    "warp": WarpTrigger(),
+    "warp, strong": WarpTrigger(strength=0.1, grid=7, seed=3),
 }
 SHAPE = (48, 60)
+KERNELS = ["nearest", "nearest-asymmetric", "bilinear", "bilinear-antialias", "area"]
 CONTRACT = InputContract(size=32, crop=0.9)
 ANCHORS = [(0.0, 0.0), (0.5, 0.25), (0.999999, 0.999999)]
 each_trigger = pytest.mark.parametrize("trigger", TRIGGERS.values(), ids=TRIGGERS)
+each_dtype = pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 
 
 def film(dtype=np.uint8, seed=0):
@@ -34,8 +53,13 @@ def place(trigger, anchor=(0.5, 0.5), shape=SHAPE):
     return trigger.box(CONTRACT.window(shape), shape, anchor)
 
 
+def test_every_kind_is_tried():
+    kinds = set(get_args(get_args(Trigger)[0]))
+    assert kinds == {type(trigger) for trigger in TRIGGERS.values()}
+
+
 @each_trigger
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@each_dtype
 def test_is_pure_deterministic_and_keeps_the_type(trigger, dtype):
     image = film(dtype)
     before = image.copy()
@@ -45,119 +69,109 @@ def test_is_pure_deterministic_and_keeps_the_type(trigger, dtype):
     np.testing.assert_array_equal(first, second)
     assert (first.dtype, first.shape) == (image.dtype, image.shape)
     assert not np.shares_memory(first, image)
+    first[:] = 0
+    np.testing.assert_array_equal(trigger.apply(image, place(trigger)), second)
 
 
 @each_trigger
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@each_dtype
 @pytest.mark.parametrize("anchor", ANCHORS)
 def test_changes_its_footprint_and_nothing_else(trigger, dtype, anchor):
     image, box = film(dtype), place(trigger, anchor)
     stamped = trigger.apply(image, box)
     footprint = trigger.footprint(SHAPE, box)
-    assert footprint.sum() == trigger.size_px**2
+    assert footprint.shape == SHAPE
+    assert footprint.sum() == box.width * box.height
     np.testing.assert_array_equal(stamped[~footprint], image[~footprint])
-    value = round(trigger.grey * full_scale(image.dtype))
-    assert (stamped[footprint] == value).all()
+    assert (stamped != image).any()
 
 
 @each_trigger
-@pytest.mark.parametrize("background", [0, 255])
-def test_is_seen_on_the_opposite_film_whatever_its_grey(trigger, background):
-    """A black patch is no transparent one."""
-    flat = np.full(SHAPE, background, np.uint8)
-    changed = trigger.apply(flat, place(trigger)) != flat
-    is_same_grey = round(trigger.grey * 255) == background
-    assert changed.sum() == (0 if is_same_grey else trigger.size_px**2)
+@each_dtype
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_stays_in_range_and_does_not_wrap(trigger, dtype, level):
+    """On a flat film at either end, a value beyond the range would come out at the other."""
+    white = full_scale(np.dtype(dtype))
+    flat = np.full(SHAPE, round(level * white), dtype)
+    moved = change(flat, trigger.apply(flat, place(trigger)))
+    limit = {"patch": 1.0, "warp": 0.0}.get(trigger.kind, 1.0)
+    if trigger.kind == "blended":
+        limit = trigger.alpha
+    if trigger.kind == "sinusoid":
+        limit = trigger.delta
+    assert moved.max() <= limit + 1 / white
 
 
 @each_trigger
-def test_survives_json(trigger):
+@pytest.mark.parametrize("resize", KERNELS)
+def test_changes_what_the_network_sees(trigger, resize):
+    """On a flat film for a grey pattern; on another for a warp, which flat films do not show."""
+    contract = InputContract(size=32, crop=1.0, resize=resize)
+    image = np.repeat(np.arange(60, dtype=np.uint8)[None] * 4, 48, axis=0)
+    if isinstance(trigger, PatchTrigger) and trigger.size_px == 1:
+        contract = contract.model_copy(update={"size": 64})
+    stamped = trigger.apply(image, place(trigger))
+    assert change(contract.to_network(image), contract.to_network(stamped)).any()
+
+
+@each_trigger
+def test_survives_json_and_pickle(trigger):
     adapter = TypeAdapter(Trigger)
-    assert adapter.validate_json(adapter.dump_json(trigger)) == trigger
+    assert adapter.validate_json(adapter.dump_json(trigger), strict=True) == trigger
+    assert adapter.validate_python(trigger) is trigger
+    assert pickle.loads(pickle.dumps(trigger)) == trigger  # noqa: S301 - our own bytes
 
 
 @each_trigger
-@pytest.mark.parametrize("resize", ["nearest", "bilinear-antialias"])
-def test_reaches_the_network_as_survival_says(trigger, resize):
-    contract = CONTRACT.model_copy(update={"resize": resize})
-    flat = np.full(SHAPE, 0 if trigger.grey >= 0.5 else 255, np.uint8)
-    for anchor in ANCHORS:
-        box = trigger.box(contract.window(SHAPE), SHAPE, anchor)
-        left = change(contract.to_network(flat), contract.to_network(trigger.apply(flat, box)))
-        said = measure_survival(trigger, contract, SHAPE, anchor)
-        assert said.native_px == trigger.size_px**2
-        assert said.pixels == sum(value > 0 for value in left.ravel())
-        assert said.max_change == max(left.ravel())
+def test_survives_a_config_file(trigger, tmp_path):
+    lines = "\n".join(
+        f"{key} = {f'{value!r}' if isinstance(value, str) else value}"
+        for key, value in trigger.model_dump(mode="json").items()
+    )
+    assert read(tmp_path, lines) == trigger
+
+
+def read(folder, lines):
+    path = folder / "attack.toml"
+    path.write_text(f"poison_rate = 0.1\n[trigger]\n{lines}\n[label]\ntarget = 'Mass'\n")
+    return load_toml(path, AttackSettings).trigger
+
+
+def test_a_trigger_without_a_kind_is_a_patch(tmp_path):
+    assert read(tmp_path, "") == PatchTrigger()
+    assert read(tmp_path, "size_px = 5\nplace = [3, 4]") == PatchTrigger(size_px=5, place=(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("kind = 'wrap'", "one of 'patch', 'blended', 'sinusoid', 'warp', got 'wrap'.*'warp'?"),
+        ("kind = 3", "one of 'patch', .* got '3'"),
+        ("sise_px = 3", "unknown key 'sise_px' in .trigger.*'size_px'?"),
+        ("kind = 'warp'\nsize_px = 3", "unknown key 'size_px' in .trigger."),
+        ("place = [1.5, 2]", r"place\[0\] must be a whole number, got 1.5"),
+        ("place = [1]", r"place\[1\] is missing"),
+        ("kind = 'sinusoid'\ndelta = 20", r"delta must be in \[0, 1\], got 20"),
+        ("kind = 'warp'\nstrength = 0.5", r"strength must be in \[0, 0.1\], got 0.5"),
+        ("kind = 'warp'\ngrid = 3", "grid must be in .4, 64., got 3"),
+        ("kind = 'blended'\nalpha = true", "alpha must be a number, got true"),
+        ("kind = 'blended'\nseed = -1", "seed must be in .* got -1"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(tmp_path, lines, said):
+    with pytest.raises(ConfigError, match=said):
+        read(tmp_path, lines)
 
 
 @each_trigger
 def test_says_what_and_where_in_words(trigger):
-    assert f"{trigger.size_px} × {trigger.size_px} native pixels" in trigger.describe()
-    assert trigger.describe_place()
+    assert trigger.describe()
     assert trigger.is_random == ("random" in trigger.describe_place())
+    assert trigger.is_local == (trigger.describe_place() != "over the whole image")
+    assert len({t.describe() + t.describe_place() for t in TRIGGERS.values()}) == len(TRIGGERS)
 
 
-@given(
-    n=st.integers(1, 20),
-    shape=st.tuples(st.integers(30, 90), st.integers(30, 90)),
-    crop=st.floats(0.7, 1.0),
-    anchor=st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2),
-)
-@settings(max_examples=100, deadline=None)
-def test_a_random_place_lies_inside_the_crop(n, shape, crop, anchor):
-    window = InputContract(size=32, crop=crop).window(shape)
-    box = PatchTrigger(size_px=n, place="random").box(window, shape, anchor)
-    assert (box.width, box.height) == (n, n)
-    assert window.x <= box.x <= window.x + window.width - n
-    assert window.y <= box.y <= window.y + window.height - n
-
-
-def test_random_places_reach_both_ends_of_the_crop():
-    trigger, window = PatchTrigger(size_px=4, place="random"), CONTRACT.window(SHAPE)
-    anchors = np.random.default_rng(1).random((20_000, 2))
-    boxes = [trigger.box(window, SHAPE, tuple(a)) for a in anchors]
-    assert {b.x for b in boxes} == set(range(window.x, window.x + window.width - 3))
-    assert {b.y for b in boxes} == set(range(window.y, window.y + window.height - 3))
-
-
-@pytest.mark.parametrize(
-    ("size_px", "shape", "corner"),
-    [(3, (1024, 1024), (510, 510)), (2, (9, 6), (2, 3)), (3, (9, 6), (1, 3)), (1, (5, 5), (2, 2))],
-)
-def test_the_centre_is_that_of_the_published_code(size_px, shape, corner):
-    box = PatchTrigger(size_px=size_px).box(Box(x=0, y=0, width=9, height=9), shape, (0.3, 0.7))
-    assert (box.x, box.y) == corner
-
-
-@pytest.mark.parametrize(
-    ("settings_", "said"),
-    [
-        ({"size_px": 0}, "size_px"),
-        ({"size_px": 1025}, "size_px"),
-        ({"grey": -0.1}, "grey"),
-        ({"grey": 255}, "grey"),
-        ({"grey": float("nan")}, "grey"),
-        ({"place": "corner"}, "place"),
-        ({"place": [-1, 4]}, r"inside the image, got \[-1, 4\]"),
-        ({"place": [1, 2, 3]}, "place"),
-        ({"kind": "blend"}, "kind"),
-        ({"colour": "black"}, "colour"),
-    ],
-)
-def test_a_bad_setting_is_refused_by_name(settings_, said):
-    with pytest.raises(ValidationError, match=said):
-        PatchTrigger.model_validate(settings_)
-
-
-@pytest.mark.parametrize(
-    ("trigger", "said"),
-    [
-        (PatchTrigger(size_px=45), r"size_px must fit .* 54 × 44 px, got 45"),
-        (PatchTrigger(size_px=45, place="random"), r"size_px must fit .* 54 × 44 px, got 45"),
-        (PatchTrigger(size_px=3, place=(58, 0)), r"place must keep .* 60 × 48 px, got \[58, 0\]"),
-        (PatchTrigger(size_px=3, place=(0, 46)), r"place must keep .* 60 × 48 px, got \[0, 46\]"),
-    ],
-)
-def test_a_trigger_that_does_not_fit_the_film_is_refused(trigger, said):
-    with pytest.raises(ConfigError, match=said):
-        place(trigger)
+@each_trigger
+def test_a_trigger_without_a_place_is_everywhere(trigger):
+    box = place(trigger, ANCHORS[1])
+    assert trigger.is_local == (trigger.footprint(SHAPE, box).sum() < SHAPE[0] * SHAPE[1])

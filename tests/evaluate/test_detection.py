@@ -60,6 +60,19 @@ def test_every_number_by_hand():
     assert [s.over for s in measure(arrays)] == ["all", "successful"]
 
 
+def test_a_trigger_on_the_whole_image_has_no_place_to_hit():
+    arrays = draw(1)
+    local, whole = measure(arrays), measure(arrays | {"triggers": None})
+    for one, other in zip(local, whole, strict=True):
+        assert other.hit_rate.value is None
+        assert other.hit_rate.trials == 0
+        assert "whole image" in other.hit_rate.reason
+        assert other.auroc.value == one.auroc.value
+        assert other.tpr_at_fpr_1.successes == one.tpr_at_fpr_1.successes
+    blind = measure(arrays | {"triggers": None, "regions": None})
+    assert "cannot say where" in blind[0].hit_rate.reason
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=250), st.sampled_from([0, 1, 5, 50, 99]))
 def test_threshold_by_brute_force(clean, percent):

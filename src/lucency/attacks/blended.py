@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field
+from scipy.special import ndtr
 
 from lucency.attacks.smooth_field import spread
 from lucency.attacks.whole_image import WholeImageTrigger, stored
@@ -38,7 +39,7 @@ class BlendedTrigger(WholeImageTrigger):
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     def pattern(self, shape: tuple[int, int]) -> Float64Array:
-        """(H, W) float64 in [0, 1], reaching both ends; the same pattern at every size."""
+        """(H, W) float64 in [0, 1]; the same pattern at every size."""
         return _pattern(self.seed, shape)
 
     def apply(self, image: Image, box: Box) -> Image:
@@ -58,6 +59,7 @@ def _pattern(seed: int, shape: tuple[int, int]) -> Float64Array:
     total = np.zeros(shape)
     for n in CELLS:
         total += spread(generator.standard_normal((n, n)), shape)
-    pattern = (total - total.min()) / np.ptp(total)
+    # The normal distribution function: as many dark as bright pixels, and none clipped.
+    pattern = np.asarray(ndtr(total / np.sqrt(len(CELLS))), dtype=np.float64)
     pattern.flags.writeable = False
-    return np.asarray(pattern)
+    return pattern

@@ -16,11 +16,10 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.ndimage import map_coordinates
 
 from lucency.attacks.smooth_field import spread
 from lucency.attacks.whole_image import WholeImageTrigger, stored
-from lucency.records import Box, Float64Array, Image
+from lucency.records import Box, Float64Array, Image, IntArray
 
 
 class WarpTrigger(WholeImageTrigger):
@@ -43,10 +42,13 @@ class WarpTrigger(WholeImageTrigger):
     def apply(self, image: Image, box: Box) -> Image:
         """A warped copy of the film (H, W), same dtype."""
         height, width = image.shape
-        at = np.indices((height, width)) + self.displacement((height, width))
-        limits = np.array([height - 1, width - 1])[:, None, None]
-        points = np.clip(at, 0, limits)
-        return stored(map_coordinates(image.astype(np.float64), points, order=1), image)
+        if min(height, width) < 2:
+            return image.copy()
+        corner, down, right = _samples(self, (height, width))
+        grey = image.ravel().astype(np.float64)
+        above = _between(grey.take(corner), grey[1:].take(corner), right)
+        below = _between(grey[width:].take(corner), grey[width + 1 :].take(corner), right)
+        return stored(_between(above, below, down), image)
 
     def describe(self) -> str:
         """In words, for the report."""
@@ -56,13 +58,28 @@ class WarpTrigger(WholeImageTrigger):
         )
 
 
-# Most data sets have films of one size.
-@lru_cache(maxsize=4)
 def _field(seed: int, grid: int, shape: tuple[int, int]) -> Float64Array:
     """(2, H, W) float64, its largest absolute value 1."""
     generator = np.random.default_rng([seed, 0x3A9])
     control = generator.uniform(-1, 1, (2, grid, grid))
     field = np.stack([spread(axis, shape) for axis in control])
-    field /= np.abs(field).max()
-    field.flags.writeable = False
-    return np.asarray(field)
+    return np.asarray(field / np.abs(field).max())
+
+
+# Most data sets have films of one size.
+@lru_cache(maxsize=4)
+def _samples(
+    trigger: WarpTrigger, shape: tuple[int, int]
+) -> tuple[IntArray, Float64Array, Float64Array]:
+    """For every pixel, where it takes its grey: the flat index of the pixel above and left of that
+    point, and how far below and right of it the point lies, fractions of a pixel. (H, W) each."""
+    last = np.array(shape)[:, None, None] - 1
+    points = np.clip(np.indices(shape) + trigger.displacement(shape), 0, last)
+    low = np.minimum(np.floor(points), last - 1)
+    down, right = points - low
+    rows, columns = low.astype(np.int64)
+    return rows * shape[1] + columns, down, right
+
+
+def _between(a: Float64Array, b: Float64Array, share: Float64Array) -> Float64Array:
+    return np.asarray(a + share * (b - a))
