@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from lucency.errors import ConfigError
 from lucency.victims.victim import Victim, frozen, normalise
 
 BUDGET_MB = 1024.0
@@ -51,6 +52,42 @@ def batches(
         size = micro_batch(victim, budget_mb=budget_mb, with_gradients=with_gradients)
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def tiles(
+    victim: Victim,
+    n: int,
+    n_samples: int,
+    *,
+    budget_mb: float = BUDGET_MB,
+    with_gradients: bool = True,
+) -> Iterator[tuple[slice, slice]]:
+    """Slices of `n` images, and for each of them slices of `n_samples` versions of every image, of
+    at most `micro_batch` versions together. Raises ConfigError for no version at all."""
+    if n_samples < 1:
+        raise ConfigError(f"An explanation needs at least one step or sample, got {n_samples}.")
+    size = micro_batch(victim, budget_mb=budget_mb, with_gradients=with_gradients)
+    at_once = max(1, size // n)
+    for start in range(0, n, size):
+        for first in range(0, n_samples, at_once):
+            yield (
+                slice(start, min(start + size, n)),
+                slice(first, min(first + at_once, n_samples)),
+            )
+
+
+def logits_of(victim: Victim, grey: Tensor, *, budget_mb: float = BUDGET_MB) -> Tensor:
+    """grey (N, 1, H, W) -> logits (N, K) float32 without gradients, micro-batch by micro-batch.
+
+    Computed by the victim's engine, if it has one. The network's mode is the caller's business.
+    """
+    with torch.inference_mode():
+        parts = [
+            victim.logits(grey[part])
+            for part in batches(victim, len(grey), budget_mb=budget_mb, with_gradients=False)
+        ]
+    # Outside the block, so that the caller gets an ordinary tensor.
+    return torch.cat(parts)
 
 
 def _bytes(victim: Victim) -> tuple[int, int]:
