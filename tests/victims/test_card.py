@@ -89,6 +89,28 @@ def test_the_contract_survives_the_card(tmp_path, victim, contract):
     assert load_toml(tmp_path / "model.toml", ModelCard).input == contract
 
 
+def test_blank_findings_are_skipped_and_come_back(folder, tmp_path, films):
+    edit(folder, '["A", "B", "C"]', '["", "B", ""]')
+    loaded = load_victim(folder)
+    assert (loaded.findings, loaded.columns) == (("B",), (1,))
+    edit(folder, '["", "B", ""]', '["A", "B", "C"]')
+    whole = predict(load_victim(folder), films)
+    np.testing.assert_array_equal(predict(loaded, films), whole[:, 1:2])
+    save_victim(tmp_path / "again", loaded, "densenet-small", "")
+    again = load_victim(tmp_path / "again")
+    assert (again.findings, again.columns) == (("B",), (1,))
+    np.testing.assert_array_equal(predict(again, films), whole[:, 1:2])
+
+
+def test_probabilities_come_back_and_are_read_as_logits(folder, tmp_path, films):
+    """What the network returns is taken for a probability; the card keeps that."""
+    edit(folder, 'outputs = "logits"', 'outputs = "probabilities"')
+    loaded = load_victim(folder)
+    assert loaded.outputs == "probabilities"
+    save_victim(tmp_path / "again", loaded, "densenet-small", "")
+    assert load_victim(tmp_path / "again").outputs == "probabilities"
+
+
 # --- weights that are not what they should be -----------------------------------------------------
 
 
@@ -326,8 +348,13 @@ def test_absent_weights_are_named(folder):
         ("channels = 1", "channels = 3", ModelError, "features.conv0.weight"),
         ("size = 32", "size = 16", ConfigError, "size must be at least 32"),
         ("size = 32", "size = 100000", ConfigError, "size"),
-        ('outputs = "logits"', 'outputs = "probabilities"', ConfigError, "outputs"),
+        ('outputs = "logits"', 'outputs = "softmax"', ConfigError, "outputs"),
         ("[input]", "[inputs]", ConfigError, "input"),
+        ('["A", "B", "C"]', '["", "", ""]', ModelError, "must name at least one output"),
+        ('["A", "B", "C"]', '["A", "B", "A"]', ModelError, "each output once, got 'A' 2 times"),
+        ('"densenet-small"', '"torchvision:"', ConfigError, "architecture must be one of"),
+        ('"densenet-small"', '"keras:a.b"', ConfigError, "or package.module:factory, got 'keras:a"),
+        ('"densenet-small"', '"a b:c"', ConfigError, "architecture must be one of"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(folder, old, new, error, said):

@@ -1,7 +1,9 @@
-"""A model on disk: safetensors weights and, beside them, the card that says how to use them.
+"""A model on disk: a card that says how to use it and, beside the card, its weights.
 
 model.toml
 weights.safetensors
+
+Lucency writes its own models so, and reads other people's: `loading` knows what kinds.
 """
 
 from __future__ import annotations
@@ -11,28 +13,31 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from lucency.config import load_toml
+from lucency.config_faults import shown
 from lucency.data.preprocess import InputContract
 from lucency.errors import ModelError
 from lucency.records import Record
-from lucency.victims.architectures import build, channels_last, require_size
-from lucency.victims.victim import Victim, default_device, has_fast_bf16
+from lucency.victims.architectures import channels_last
+from lucency.victims.head import find_head
+from lucency.victims.loading import ONNX, load_network, may_bring_weights
+from lucency.victims.victim import Outputs, Victim, default_device, has_fast_bf16
 from lucency.writing import write_text, write_via
 
 
 class ModelSettings(Record):
-    """`[model]` of a card. weights: a file beside the card. precision: "auto" takes bf16 where the
-    device computes it, "fp32" never."""
+    """`[model]` of a card. weights: a file beside the card; "" where a factory brings its own.
+    findings: a name for each output, in order; "" for one without meaning, which is skipped.
+    precision: "auto" takes bf16 where the device computes it and the network is Lucency's own,
+    "fp32" never."""
 
     architecture: str
     weights: str = "weights.safetensors"
     findings: tuple[str, ...] = Field(min_length=1)
-    outputs: Literal["logits"] = "logits"
+    outputs: Outputs = "logits"
     purpose: str = ""
     precision: Literal["auto", "fp32"] = "auto"
 
@@ -45,13 +50,17 @@ class ModelCard(Record):
 
 
 def save_victim(folder: Path, victim: Victim, architecture: str, purpose: str) -> None:
-    """Write card and weights into `folder`, each atomically. Raises CannotWrite."""
+    """Write card and weights into `folder`, each atomically. Raises CannotWrite, and ModelError for
+    an ONNX model, whose weights are not in its network."""
+    if architecture == ONNX:
+        raise ModelError("An ONNX model cannot be saved as safetensors; copy its file and card.")
     folder.mkdir(parents=True, exist_ok=True)
     packed = {k: v.detach().cpu().contiguous() for k, v in victim.network.state_dict().items()}
     write_via(folder / "weights.safetensors", lambda path: save_file(packed, path))
     model = ModelSettings(
         architecture=architecture,
-        findings=victim.findings,
+        findings=_all_columns(victim),
+        outputs=victim.outputs,
         purpose=purpose,
         precision="auto" if victim.bf16 else "fp32",
     )
@@ -59,77 +68,68 @@ def save_victim(folder: Path, victim: Victim, architecture: str, purpose: str) -
     write_text(folder / "model.toml", _to_toml(card))
 
 
+def _all_columns(victim: Victim) -> tuple[str, ...]:
+    """A name for each of the network's outputs, "" for those that the victim skips."""
+    if victim.columns is None:
+        return victim.findings
+    head = find_head(victim.network)
+    n_outputs = max(victim.columns) + 1 if head is None else head.out_features
+    names = [""] * n_outputs
+    for column, finding in zip(victim.columns, victim.findings, strict=True):
+        names[column] = finding
+    return tuple(names)
+
+
 def load_victim(path: Path) -> Victim:
     """Load the model in the folder `path` (or the folder of a given `model.toml`).
 
     Raises ConfigError for a card that cannot be read, ModelError for weights that are absent, torn,
-    not finite, or do not fit the architecture, naming the tensor (a name twice, too).
+    hostile, not finite, or do not fit the architecture, naming the tensor (a name twice, too), and
+    for a network that cannot be built or does not return an output a finding; MissingExtra where
+    an optional package is needed. `contract_check.check_victim` then tries it on films.
     """
     card_path = path if path.suffix == ".toml" else path / "model.toml"
     card = load_toml(card_path, ModelCard)
-    if Path(card.model.weights).name != card.model.weights:
-        raise ModelError(
-            f"{card_path.name}: weights must be a file beside the card, got {card.model.weights!r}."
-        )
-    require_size(card.input.size)
-    network = build(card.model.architecture, card.input.channels, len(card.model.findings), seed=0)
-    weights = card_path.parent / card.model.weights
-    _fill(network, _read_weights(weights), weights.name)
+    columns = _columns(card.model.findings)
+    loaded = load_network(
+        card.model.architecture, _weights_path(card, card_path), card.input, card.model.findings
+    )
     device = default_device()
     return Victim(
-        channels_last(network).to(device).eval(),
+        channels_last(loaded.network).to(device).eval(),
         card.input,
-        card.model.findings,
-        card.model.precision == "auto" and has_fast_bf16(device),
+        tuple(card.model.findings[column] for column in columns),
+        bf16=loaded.has_exact_head and card.model.precision == "auto" and has_fast_bf16(device),
+        outputs=card.model.outputs,
+        columns=None if len(columns) == len(card.model.findings) else columns,
+        differentiable=loaded.differentiable,
     )
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise ModelError(f"Weights were expected in {path.name} beside the card; it is absent.")
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
-        twice = _twice(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+def _columns(findings: tuple[str, ...]) -> tuple[int, ...]:
+    """The outputs that have a name."""
+    columns = tuple(index for index, name in enumerate(findings) if name)
+    if not columns:
+        raise ModelError('findings must name at least one output, got only blank names ("").')
+    for name, count in Counter(findings[c] for c in columns).items():
+        if count > 1:
+            raise ModelError(
+                f"findings must name each output once, got {shown(name)!r} {count} times; give an "
+                'output to be skipped the name "".'
+            )
+    return columns
+
+
+def _weights_path(card: ModelCard, card_path: Path) -> Path | None:
+    """The file beside the card; None for a factory that brings its own weights."""
+    name = card.model.weights
+    if not name and may_bring_weights(card.model.architecture):
+        return None
+    if not name or Path(name).name != name:
         raise ModelError(
-            f"{path.name} must be a safetensors file; it cannot be read ({error})."
-        ) from error
-    for name in twice:
-        raise ModelError(f"{path.name}: tensor {name!r} must be there once, but is there twice.")
-    return tensors
-
-
-def _twice(path: Path) -> list[str]:
-    """Names that the header holds more than once; the library takes the last and says nothing."""
-    with path.open("rb") as file:
-        header = file.read(int.from_bytes(file.read(8), "little"))
-    seen: list[list[str]] = []
-    # The outermost object is the last to be closed.
-    json.loads(header, object_pairs_hook=lambda pairs: seen.append([key for key, _ in pairs]))
-    return [key for key, count in Counter(seen[-1]).items() if count > 1]
-
-
-def _fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) -> None:
-    expected = network.state_dict()
-    for key in sorted(expected.keys() ^ tensors.keys()):
-        state = "missing" if key in expected else "not part of this architecture"
-        raise ModelError(f"{name}: tensor {key!r} is {state}; check `architecture` in the card.")
-    for key, tensor in tensors.items():
-        if tensor.shape != expected[key].shape:
-            raise ModelError(
-                f"{name}: tensor {key!r} must have shape {tuple(expected[key].shape)}, got "
-                f"{tuple(tensor.shape)}; check `architecture`, `findings` and `channels`."
-            )
-        if tensor.dtype != expected[key].dtype:
-            raise ModelError(
-                f"{name}: tensor {key!r} must be {expected[key].dtype}, got {tensor.dtype}; "
-                "convert the weights first."
-            )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ModelError(
-                f"{name}: all weights must be finite, but {key!r} holds NaN or infinity."
-            )
-    network.load_state_dict(tensors)
+            f"{card_path.name}: weights must be a file beside the card, got {shown(name)!r}."
+        )
+    return card_path.parent / name
 
 
 def _to_toml(card: ModelCard) -> str:
