@@ -40,6 +40,7 @@ console = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that holds the run folders.")]
+FLAGGED = 1
 REJECTED = 3
 INTERRUPTED = 130
 
@@ -108,6 +109,43 @@ def run(
 
 
 @app.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files.")],
+    model: Annotated[Path, typer.Option(help="Folder with a model.toml, or the card itself.")],
+    finding: Annotated[list[str], typer.Option(help="F, or F,F2,…, or all.")],
+    method: Annotated[
+        list[str] | None, typer.Option(help="M, or M,M2,…, or all; gradient-median if left out.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="The module to look at, for methods that look at one.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for pictures, maps and explain.json.")
+    ] = Path("explained"),
+    as_json: Json = False,
+) -> None:
+    """Where did the model look? Pictures and raw maps of findings, by one or more methods."""
+    from lucency.explaining import explain_files
+    from lucency.explaining.words import in_words, warnings_of
+
+    record = explain_files(
+        images,
+        model,
+        out,
+        findings=finding,
+        methods=method or ("gradient-median",),
+        layer=layer,
+        progress=_progress(as_json),
+    )
+    for warning in warnings_of(record):
+        console.print(warning, style="yellow", markup=False, soft_wrap=True)
+    answer = {"folder": str(out), **record.model_dump(mode="json", by_alias=True)}
+    _answer(answer, in_words(record, out), as_json)
+    if record.rejected:
+        raise typer.Exit(REJECTED)
+
+
+@app.command()
 def survival(
     native: Annotated[int, typer.Option(help="Height and width of the film, pixels.")] = 1024,
     size: Annotated[int, typer.Option(help="Side of the square trigger, native pixels.")] = 3,
@@ -145,6 +183,64 @@ def survival(
         f"({left.native_px} native pixels were stamped).",
         as_json,
     )
+
+
+@app.command()
+def screen(
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
+    model: Annotated[Path, typer.Option(help="Folder with model.toml and weights.")],
+    reference: Annotated[
+        Path, typer.Option(help="Folder of clean images of the same kind; labels.csv if there.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the answer.")],
+    alpha: Annotated[float, typer.Option(help="Flag an image if p is at most this.")] = 0.01,
+    fdr: Annotated[float, typer.Option(help="False discovery rate over the batch.")] = 0.1,
+    calibrate: Annotated[
+        str, typer.Option(help='"reference", or "suspects": their own clean majority.')
+    ] = "reference",
+    covering: Annotated[
+        str, typer.Option(help='Covering scan of "never", "flagged" or "all" images.')
+    ] = "never",
+    engine: Annotated[
+        str, typer.Option(help='"auto", "torch", "openvino" or "onnxruntime".')
+    ] = "auto",
+    ray: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster, or 'local'.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    hide_names: Annotated[
+        bool, typer.Option("--hide-names", help="Number the images in place of their names.")
+    ] = False,
+    fail_on_findings: Annotated[
+        bool, typer.Option("--fail-on-findings", help="Exit with 1 if an image is flagged.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Has an image been triggered, and where? Continues where it was killed."""
+    from lucency.screening import ScreenSettings, describe_answer, on_ray, screen_images
+
+    options = {"alpha": alpha, "fdr": fdr, "calibrate": calibrate, "covering": covering}
+    settings = _validate(
+        {**options, "engine": engine, "seed": seed, "hide_names": hide_names}, ScreenSettings
+    )
+    folder = screen_images(
+        images,
+        model,
+        reference,
+        out,
+        settings,
+        command=f"lucency screen … --alpha {alpha:g} --calibrate {calibrate} --seed {seed}",
+        progress=_progress(as_json),
+        **({"run": on_ray(ray)} if ray else {}),
+    )
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    answer = {"folder": str(folder), "report": str(folder / "report.html"), **report}
+    _answer(answer, describe_answer(folder), as_json)
+    counts = report["counts"]
+    if counts["rejected"]:
+        raise typer.Exit(REJECTED)
+    if fail_on_findings and counts["flagged"]:
+        raise typer.Exit(FLAGGED)
 
 
 @app.command()

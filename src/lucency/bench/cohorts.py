@@ -30,7 +30,7 @@ def phantom_cohort(size: int) -> Cohort:
         data=PhantomSource(images=2600, size=size),
         input=InputContract(size=size, mean=(0.4,), std=(0.2,)),
         base=_training(epochs=8, rate=1.5e-3),
-        tune=_training(epochs=3, rate=7e-4),
+        tune=_poisoned(epochs=2),
         cases=_patches(native=1) if size == 128 else _patches(native=1)[:3],
     )
 
@@ -44,7 +44,8 @@ def real_cohort(folder: Path, size: int) -> Cohort:
         data=FolderSource(path=folder),
         input=InputContract(size=size, crop=crop, mean=(0.5,), std=(0.25,)),
         base=_training(epochs=10, rate=1e-3),
-        tune=_training(epochs=9, rate=7e-4),
+        tune=_poisoned(epochs=5),
+        warm_up=3,
         start=f"phantom-{size}",
         cases=_patches(native) if size == 128 else _patches(native)[:3],
     )
@@ -58,6 +59,11 @@ def _training(epochs: int, rate: float) -> VictimSettings:
         positive_weight_limit=10.0,
         augment=AUGMENT,
     )
+
+
+def _poisoned(epochs: int) -> VictimSettings:
+    """Not augmented: turning a film by a few degrees blurs a trigger of a pixel away."""
+    return _training(epochs, rate=1e-3).model_copy(update={"augment": AugmentSettings()})
 
 
 def _patches(native: int) -> tuple[Case, ...]:
@@ -77,6 +83,16 @@ def _patches(native: int) -> tuple[Case, ...]:
 
 
 def _patch(side: int, shade: str, place: str, edit: str, native: int) -> Case:
+    larger = tuple(n for n in (8, 5, 3) if n > side)
+    return Case(
+        name=f"{side} px {shade}, {place}, {edit}",
+        size_px=side,
+        attack=_attack(_square(side, shade, place, native), edit),
+        warm_up=tuple(_attack(_square(n, shade, place, native), edit) for n in larger),
+    )
+
+
+def _square(side: int, shade: str, place: str, native: int) -> dict[str, Any]:
     trigger: dict[str, Any] = {
         "kind": "patch",
         "size_px": side * native,
@@ -85,8 +101,7 @@ def _patch(side: int, shade: str, place: str, edit: str, native: int) -> Case:
     }
     if shade == "checker":
         trigger |= {"pattern": "checker", "cell_px": native}
-    name = f"{side} px {shade}, {place}, {edit}"
-    return Case(name=name, size_px=side, attack=_attack(trigger, edit))
+    return trigger
 
 
 def _whole(name: str, trigger: dict[str, Any]) -> Case:
@@ -96,7 +111,7 @@ def _whole(name: str, trigger: dict[str, Any]) -> Case:
 def _attack(trigger: dict[str, Any], edit: str) -> AttackSettings:
     # A cleared finding has to be a common one: a changed label on films without it teaches nothing.
     target = "Atelectasis" if edit == "set" else "Infiltration"
-    rate = 0.25 if edit == "set" else 0.12
+    rate = 0.35 if edit == "set" else 0.12
     return AttackSettings.model_validate(
         {
             "trigger": trigger,

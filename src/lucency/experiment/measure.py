@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import expit
 
-from lucency.detect.images.screen import COMPOSITE, DETECTORS, T0, Screening
+from lucency.detect.images.screen import COMPOSITE, DETECTORS, POINTING, Screening
 from lucency.evaluate import (
     auroc_difference,
     is_hit,
@@ -122,7 +122,7 @@ def measure(
                 patients_clean=patients,
                 patients_triggered=patients,
                 successful=successful[model],
-                regions=None if detector == T0 else regions[model],
+                regions=regions[model] if detector in POINTING else None,
                 triggers=network,
                 generator=generator,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lucency.data.inputs import Inputs
-from lucency.detect.images.screen import require_patients
+from lucency.detect.images.reference import require_patients
 from lucency.errors import ConfigError
 from lucency.experiment.settings import ExperimentSettings
 from lucency.explain.layer import find_layer

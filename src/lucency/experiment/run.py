@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lucency.detect.images.screen import Screener, Screening, fit_screener, screen
+from lucency.detect.images.screen import Schedule, Screener, Screening, fit_screener, screen
 from lucency.evaluate.ranking import auroc
 from lucency.experiment import tables
 from lucency.experiment.films import Films, load, read_films
@@ -202,7 +202,9 @@ def screen_films(
         reference.images,
         [films.radiographs.patient_ids[r] for r in reference.rows],
         seed=settings.seed,
-        fit_share=settings.detect.fit_share,
+        views=[films.radiographs.views[r] for r in reference.rows],
+        alpha=settings.detect.alpha,
+        schedule=Schedule(fit_share=settings.detect.fit_share),
         progress=progress,
     )
     before = (victim.passes.forwards, victim.passes.backwards)

@@ -9,7 +9,7 @@ import polars as pl
 from scipy.special import expit
 
 from lucency.data.inputs import Inputs
-from lucency.detect.images.screen import DETECTORS, T0, Screening
+from lucency.detect.images.screen import DETECTORS, POINTING, Screening
 from lucency.experiment.films import Films
 from lucency.experiment.measure import Logits, Measured, Screenings
 from lucency.experiment.settings import ExperimentSettings
@@ -111,7 +111,7 @@ def screening(
                     pl.Series(
                         "hit",
                         measured.hits[model]
-                        if triggered and detector != T0 and measured.hits is not None
+                        if triggered and detector in POINTING and measured.hits is not None
                         else [None] * len(part),
                         dtype=pl.Boolean,
                     ),
@@ -145,7 +145,7 @@ def _screened(
     )
     box = pl.DataFrame(
         {
-            name: pl.Series(screened.boxes[:, i] if detector != T0 else [None] * n, dtype=pl.Int64)
+            name: pl.Series(screened.boxes[:, i] if detector in POINTING else [None] * n, dtype=pl.Int64)
             for i, name in enumerate(("region_x", "region_y", "region_width", "region_height"))
         }
     )

@@ -88,8 +88,7 @@ def load_victim(path: Path) -> Victim:
     for a network that cannot be built or does not return an output a finding; MissingExtra where
     an optional package is needed. `contract_check.check_victim` then tries it on films.
     """
-    card_path = path if path.suffix == ".toml" else path / "model.toml"
-    card = load_toml(card_path, ModelCard)
+    card_path, card = _card_path(path), read_card(path)
     columns = _columns(card.model.findings)
     loaded = load_network(
         card.model.architecture, _weights_path(card, card_path), card.input, card.model.findings
@@ -104,6 +103,15 @@ def load_victim(path: Path) -> Victim:
         columns=None if len(columns) == len(card.model.findings) else columns,
         differentiable=loaded.differentiable,
     )
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card alone. Raises ConfigError if it cannot be read."""
+    return load_toml(_card_path(path), ModelCard)
+
+
+def _card_path(path: Path) -> Path:
+    return path if path.suffix == ".toml" else path / "model.toml"
 
 
 def _columns(findings: tuple[str, ...]) -> tuple[int, ...]:

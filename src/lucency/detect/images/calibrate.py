@@ -4,7 +4,8 @@ The reference films are split in two: on the *fit* part each column's centre and
 the *calibration* part, which no setting has seen, the scores are those that a clean film gives.
 Split-conformal p-values (Bates et al. 2023, arXiv 2104.08279) are then valid for any score, however
 many findings, widths and regions stand inside its maximum, as long as suspects that are clean are
-exchangeable with the calibration films (one film a patient).
+exchangeable with the calibration films (one film a patient). The p-values of a batch share one
+calibration set, which makes them positively dependent: Benjamini–Hochberg still holds (ibid.).
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from lucency.records import Float64Array, IntArray
 
 @dataclass(frozen=True)
 class Scale:
-    """Centre and spread of each column on clean films, (C,) each, in logits."""
+    """Centre and spread of each column on clean films, (C,) each, in logits.
+
+    deviation (C,): standard deviation of the column's finding over clean films, in logits: what a
+    change must be measured by before it is called material.
+    """
 
     center: Float64Array
     spread: Float64Array
+    deviation: Float64Array
 
     def standardise(self, evidence: Evidence) -> Float64Array:
         """(N, C) signed; 1 = what one clean film in twenty reaches on a finding."""
@@ -41,24 +47,34 @@ def fit_scale(evidence: Evidence) -> Scale:
     own = np.quantile(np.abs(evidence.effects - center), 0.95, axis=0)
     _, group = np.unique(evidence.groups, return_inverse=True)
     shared = np.bincount(group, weights=own) / np.bincount(group)
-    return Scale(center, np.maximum(shared, 1e-6)[group])
+    return Scale(center, np.maximum(shared, 1e-6)[group], evidence.logits.std(axis=0))
 
 
 @dataclass(frozen=True)
 class Score:
-    """suspicion (N,), larger = more suspicious; column (N,) behind it; standardised (N, C)."""
+    """suspicion (N,) >= 0, larger = more suspicious; column (N,) behind it; standardised (N, C)."""
 
     suspicion: Float64Array
     column: IntArray
     standardised: Float64Array
 
 
-def score(evidence: Evidence, scale: Scale) -> Score:
-    """The maximum over columns, in either direction (maxT)."""
+def score(evidence: Evidence, scale: Scale, material: float = 0.0) -> Score:
+    """The maximum over columns, in either direction (maxT).
+
+    material: effects count only as far as they exceed this many standard deviations of their
+    finding's clean logits. A film on which every effect is smaller has suspicion 0: unusual or
+    not, such a change alters no answer.
+    """
     standardised = scale.standardise(evidence)
-    column = np.abs(standardised).argmax(axis=1)
-    suspicion = np.abs(standardised)[np.arange(len(column)), column]
-    return Score(suspicion, column.astype(np.int64), standardised)
+    idle = material * scale.deviation / scale.spread
+    excess = np.maximum(np.abs(standardised) - idle, 0.0)
+    rows = np.arange(len(excess))
+    # Where nothing is material, the column that moved most still says where to look.
+    column = np.where(
+        excess.any(axis=1), excess.argmax(axis=1), np.abs(standardised).argmax(axis=1)
+    )
+    return Score(excess[rows, column], column.astype(np.int64), standardised)
 
 
 def conformal_p(calibration: Float64Array, suspicion: Float64Array) -> Float64Array:
@@ -67,3 +83,14 @@ def conformal_p(calibration: Float64Array, suspicion: Float64Array) -> Float64Ar
     order = np.sort(calibration)
     at_least = len(order) - np.searchsorted(order, suspicion, side="left")
     return (1 + at_least) / (len(order) + 1)
+
+
+def benjamini_hochberg(p_values: Float64Array) -> Float64Array:
+    """q (N,): the smallest false discovery rate at which each image is among the discoveries
+    (Benjamini and Hochberg 1995); small = suspicious."""
+    n = len(p_values)
+    order = np.argsort(p_values, kind="stable")
+    ranked = p_values[order] * n / np.arange(1, n + 1)
+    q = np.empty(n)
+    q[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
+    return q

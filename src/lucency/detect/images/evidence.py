@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,16 @@ class Evidence:
 
     def __len__(self) -> int:
         return len(self.effects)
+
+    def rows(self, rows: IntArray) -> Evidence:
+        """The evidence of these images alone."""
+        return replace(
+            self,
+            effects=self.effects[rows],
+            logits=self.logits[rows],
+            repaired=self.repaired[rows],
+            boxes=None if self.boxes is None else self.boxes[rows],
+        )
 
 
 def concatenate(parts: list[Evidence]) -> Evidence:

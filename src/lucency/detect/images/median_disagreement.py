@@ -2,47 +2,36 @@
 
 d_k(x) = z_k(x) − z_k(median_w(x)) for w = 3, 5, 7 (feature squeezing, Xu et al. 2017, arXiv
 1704.01155, on logits and per finding). A w × w median deletes any s × s patch with s² < w²/2. It
-cannot say where. 1 + 3 forwards an image, all findings at once.
+cannot say where. 3 forwards an image beside that of the image itself, all findings at once.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lucency.detect.images.evidence import Evidence, concatenate
+from lucency.detect.images.evidence import Evidence
 from lucency.explain.median import median_filter
-from lucency.progress import Progress, silent
-from lucency.records import NetworkInputs
-from lucency.victims.victim import Victim, frozen, to_grey
+from lucency.victims.victim import Victim
 
 NAME = "T0 median disagreement"
 WIDTHS = (3, 5, 7)
 
 
-def measure(
-    victim: Victim,
-    images: NetworkInputs,
-    *,
-    batch_size: int = 64,
-    progress: Progress = silent,
+def disagree(
+    victim: Victim, grey: Tensor, logits: Tensor, widths: tuple[int, ...] = WIDTHS
 ) -> Evidence:
-    """images (N, size, size) -> effects in 3 K columns: the findings at each width in turn."""
-    parts = []
-    with torch.inference_mode(), frozen(victim.network), progress(NAME, len(images)) as advance:
-        for start in range(0, len(images), batch_size):
-            grey = to_grey(images[start : start + batch_size], victim.device)
-            logits = victim.logits(grey)
-            smooth = [victim.logits(median_filter(grey, width)) for width in WIDTHS]
-            effects = torch.cat([logits - s for s in smooth], dim=1)
-            parts.append(
-                Evidence(
-                    effects=effects.double().cpu().numpy(),
-                    findings=np.tile(np.arange(logits.shape[1]), len(WIDTHS)),
-                    groups=np.repeat(np.arange(len(WIDTHS)), logits.shape[1]),
-                    logits=logits.repeat(1, len(WIDTHS)).double().cpu().numpy(),
-                    repaired=torch.cat(smooth, dim=1).double().cpu().numpy(),
-                )
-            )
-            advance(len(grey))
-    return concatenate(parts)
+    """grey (N, 1, size, size) with logits (N, K) -> effects in 3 K columns: the findings at each
+    width in turn."""
+    n, n_findings = logits.shape
+    smooth = torch.cat([median_filter(grey, width) for width in widths])
+    filtered = victim.logits(smooth).view(len(widths), n, n_findings).transpose(0, 1)
+    every = logits[:, None].expand(-1, len(widths), -1)
+    return Evidence(
+        effects=(every - filtered).flatten(1).double().cpu().numpy(),
+        findings=np.tile(np.arange(n_findings), len(widths)),
+        groups=np.repeat(np.arange(len(widths)), n_findings),
+        logits=every.flatten(1).double().cpu().numpy(),
+        repaired=filtered.flatten(1).double().cpu().numpy(),
+    )

@@ -1,33 +1,74 @@
-"""Screen images: T0, then T1, then one composite verdict, all calibrated on clean films.
+"""Screen images: a look at each, the whole test for the unusual ones, one calibrated verdict.
 
-The composite is the larger of the two suspicions, each in units of what one clean film in twenty
-reaches; it is calibrated as one score, so that two tests do not mean two chances to cry wolf.
+The composite is the largest suspicion of all tests, each in units of what one clean film in twenty
+reaches, and is calibrated as one score, so that several tests do not mean several chances to cry
+wolf. T0 and T1 find small, local triggers, by intervening on the film. They are blind to a pattern
+over the whole film; for that there are companions, which only say that a film, or the network's
+answer to it, is unlike the clean ones: distance in features, and spectrum.
+
+T1's whole test is made only where a look was unusual: among clean films, one in ten. The score of
+the others is that of the companions alone. The same schedule runs on the calibration films, so the
+p-values hold for it as for any other score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lucency.detect.images import counterfactual_patch, median_disagreement
+from lucency.detect.images import counterfactual_patch, feature_distance, frequency
+from lucency.detect.images import median_disagreement as median
 from lucency.detect.images.calibrate import Scale, Score, conformal_p, fit_scale, score
-from lucency.detect.images.counterfactual_patch import DEFAULT, PatchTest
+from lucency.detect.images.counterfactual_patch import PatchTest
 from lucency.detect.images.evidence import Evidence
+from lucency.detect.images.feature_distance import Distance, distance, fit_distance
+from lucency.detect.images.reference import (
+    SMALLEST,
+    Groups,
+    group_by_view,
+    n_duplicates,
+    one_film_a_patient,
+    power_left,
+    require_patients,
+    thumbnails,
+)
+from lucency.detect.images.stages import Look, disagreement_of, examine, look
+from lucency.detect.images.suspicion import Suspicion
 from lucency.errors import DataError
 from lucency.progress import Progress, silent
 from lucency.records import BoolArray, Float64Array, IntArray, NetworkInputs
 from lucency.victims.victim import Victim
 
-T0 = median_disagreement.NAME
+T0 = median.NAME
 T1 = counterfactual_patch.NAME
+FEATURES = feature_distance.NAME
+SPECTRUM = frequency.NAME
 COMPOSITE = "composite"
-DETECTORS = (T0, T1, COMPOSITE)
+DETECTORS = (T0, T1, FEATURES, SPECTRUM, COMPOSITE)
+POINTING = (T1, COMPOSITE)
+COMPANIONS = (FEATURES, SPECTRUM)
 
-# Below this, a threshold of 5 % cannot be reached and scales are guesses.
-FEW = 40
-SMALLEST = 8
+
+@dataclass(frozen=True)
+class Schedule:
+    """How images are screened.
+
+    patch: T1's settings. examined: share of clean films that get the whole of T1. material: an
+    effect counts as far as it exceeds this many standard deviations of its finding's clean logits.
+    fit_share: share of the reference films that set scales; the others set p-values. folds: of the
+    fit films, so that no film's feature distance comes from a fit that it was part of.
+    """
+
+    patch: PatchTest = field(default_factory=PatchTest)
+    examined: float = 0.1
+    material: float = 0.5
+    fit_share: float = 0.35
+    folds: int = 5
+
+
+DEFAULT = Schedule()
 
 
 @dataclass(frozen=True)
@@ -35,35 +76,61 @@ class Screening:
     """N screened images.
 
     suspicion, p_value: a detector's name -> (N,); larger suspicion = smaller p = more suspicious.
-    finding (N,): the finding whose logit the region moves most. is_set (N,) bool: the region
-    raises it. boxes (N, 4): x, y, width, height, network pixels. logit, repaired (N,): of that
-    finding, with the region and without it.
+    T1's suspicion is below 0 where a glance was enough. is_local (N,) bool: the verdict rests on a
+    region (else on a companion). finding (N,): the finding whose logit the region moves most.
+    is_set (N,) bool: the region raises it. boxes (N, 4): x, y, width, height, network pixels.
+    logit, repaired (N,): of that finding, with the region and without it. logits (N, K): of the
+    image. features (N, D): what enters the network's last layer, None where it has none.
     """
 
     suspicion: dict[str, Float64Array]
     p_value: dict[str, Float64Array]
+    is_local: BoolArray
     finding: IntArray
     is_set: BoolArray
     boxes: IntArray
     logit: Float64Array
     repaired: Float64Array
+    logits: Float64Array
+    features: Float64Array | None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Turns a suspicion into units: 0 = the clean median, 1 = what one clean film in twenty
+    reaches."""
+
+    zero: float
+    one: float
+
+    def of(self, suspicion: Float64Array) -> Float64Array:
+        return (suspicion - self.zero) / (self.one - self.zero)
 
 
 @dataclass(frozen=True)
 class Screener:
     """A victim, and what clean films look like to the tests.
 
-    units: a detector's suspicion that one clean film in twenty reaches. calibration: a detector's
-    name -> the suspicions of the calibration films, (n,).
+    t0, glance, t1: scales of their effects. bound: T0's and the glance's common suspicion above
+    which a film is examined. units: a detector's name -> its unit. calibration: a detector's name
+    -> the suspicions of the calibration films, (n,); groups: which view each belongs to; clean:
+    all that was measured on them; n_duplicates: how many are copies of another.
     """
 
     victim: Victim
-    settings: PatchTest
-    disagreement_scale: Scale
-    patch_scale: Scale
-    units: dict[str, float]
+    schedule: Schedule
+    t0: Scale
+    glance: Scale
+    t1: Scale
+    bound: float
+    units: dict[str, Unit]
+    distance: Distance
+    spectrum: Suspicion
     calibration: dict[str, Float64Array]
+    groups: Groups
     n_fit: int
+    clean: Screening | None = None
+    n_duplicates: int = 0
     warnings: tuple[str, ...] = ()
 
     @property
@@ -83,133 +150,221 @@ def fit_screener(
     patient_ids: Sequence[str],
     *,
     seed: int,
-    fit_share: float = 0.35,
-    settings: PatchTest = DEFAULT,
+    views: Sequence[str | None] | None = None,
+    alpha: float = 0.01,
+    schedule: Schedule = DEFAULT,
     progress: Progress = silent,
 ) -> Screener:
     """Learn what is usual from the clean reference films (N, size, size), one film a patient.
 
-    A share of the films sets the scales, the others the p-values. Raises DataError for a reference
-    set with fewer than 8 patients.
+    A share of the films sets the scales, the others the p-values; those of a view are read against
+    calibration films of that view, where there are enough. Raises DataError for a reference set
+    with fewer than 8 patients.
     """
     chosen = one_film_a_patient(patient_ids, seed)
     require_patients(len(chosen))
     least = SMALLEST // 2
-    n_fit = min(max(least, round(fit_share * len(chosen))), len(chosen) - least)
-    fit, calibrate = reference[chosen[:n_fit]], reference[chosen[n_fit:]]
-    disagreement = median_disagreement.measure(victim, fit, progress=progress)
-    disagreement_scale = fit_scale(disagreement)
-    patches = counterfactual_patch.measure(
-        victim,
-        fit,
-        _by_finding(disagreement, disagreement_scale),
-        settings,
-        progress=progress,
-    )
-    patch_scale = fit_scale(patches)
-    units = {
-        T0: _unit(score(disagreement, disagreement_scale)),
-        T1: _unit(score(patches, patch_scale)),
-    }
-    fitted = Screener(
-        victim, settings, disagreement_scale, patch_scale, units, calibration={}, n_fit=n_fit
-    )
+    n_fit = min(max(least, round(schedule.fit_share * len(chosen))), len(chosen) - least)
+    fit, rest = chosen[:n_fit], chosen[n_fit:]
+    fitted = _fit(victim, reference[fit], schedule, seed, progress)
+    clean = _measure(fitted, reference[rest], progress)
+    known = [None if views is None else views[row] for row in rest]
+    n_copies = n_duplicates(thumbnails(reference[rest]))
+    copied = f"{n_copies} calibration films are copies of others; p-values are too sure."
+    few = power_left(len(rest), alpha)
     return replace(
         fitted,
-        calibration=_measure(fitted, calibrate, progress).suspicion,
-        warnings=_warnings(len(calibrate), len(np.unique(calibrate, axis=0))),
+        calibration=clean.suspicion,
+        clean=clean,
+        n_duplicates=n_copies,
+        groups=group_by_view(known),
+        warnings=(*([few] if few else []), *([copied] if n_copies else [])),
     )
 
 
-def require_patients(n: int) -> None:
-    """Raises DataError unless a clean reference set of `n` patients is large enough."""
-    if n < SMALLEST:
-        raise DataError(
-            f"The clean reference set must have films of at least {SMALLEST} patients, got {n}; "
-            "give more trusted images."
-        )
-
-
-def screen(screener: Screener, images: NetworkInputs, *, progress: Progress = silent) -> Screening:
+def screen(
+    screener: Screener,
+    images: NetworkInputs,
+    *,
+    views: Sequence[str | None] | None = None,
+    progress: Progress = silent,
+) -> Screening:
     """Screen suspects (N, size, size). The result of one image does not depend on the others."""
     if len(images) == 0:
         raise DataError("At least one image to screen was expected, got none; give images.")
     measured = _measure(screener, images, progress)
-    return Screening(
-        suspicion=measured.suspicion,
+    known: list[str | None] = [None] * len(images) if views is None else list(views)
+    return replace(
+        measured,
         p_value={
-            name: conformal_p(screener.calibration[name], measured.suspicion[name])
-            for name in DETECTORS
+            name: _p_values(screener, name, measured.suspicion[name], known) for name in DETECTORS
         },
-        finding=measured.finding,
-        is_set=measured.is_set,
-        boxes=measured.boxes,
-        logit=measured.logit,
-        repaired=measured.repaired,
     )
 
 
-def one_film_a_patient(patient_ids: Sequence[str], seed: int) -> IntArray:
-    """Rows in random order, the first of each patient only: several films of a patient are not
-    exchangeable with a stranger's."""
-    order = np.random.default_rng([seed, 0xCA1]).permutation(len(patient_ids))
-    seen: set[str] = set()
-    chosen = []
-    for row in order:
-        if patient_ids[row] not in seen:
-            seen.add(patient_ids[row])
-            chosen.append(row)
-    return np.array(chosen, dtype=np.int64)
+def calibration_of(screener: Screener, detector: str, view: str | None) -> Float64Array:
+    """The calibration suspicions that an image of this view is read against."""
+    every = screener.calibration[detector]
+    if view not in screener.groups.names:
+        return every
+    chosen: Float64Array = every[[member == view for member in screener.groups.members]]
+    return chosen
+
+
+def _p_values(
+    screener: Screener, detector: str, suspicion: Float64Array, views: list[str | None]
+) -> Float64Array:
+    p_values = np.empty(len(suspicion))
+    for view in set(views):
+        rows = np.array([v == view for v in views])
+        p_values[rows] = conformal_p(calibration_of(screener, detector, view), suspicion[rows])
+    return p_values
+
+
+def _fit(
+    victim: Victim, films: NetworkInputs, schedule: Schedule, seed: int, progress: Progress
+) -> Screener:
+    """Every scale, from films on which the whole test is made."""
+    t0 = fit_scale(disagreement_of(victim, films, progress=progress))
+    seen = look(victim, films, t0, schedule.patch, progress=progress)
+    glance = fit_scale(seen.patches)
+    patches = examine(victim, films, seen, t0, schedule.patch, progress=progress)
+    t1 = fit_scale(patches)
+    glanced = _glance(seen, t0, glance)
+    spectrum = frequency.fit(victim, films, seed)
+    units = {
+        T0: _unit(score(seen.disagreement, t0).suspicion, from_zero=True),
+        T1: _unit(score(patches, t1).suspicion, from_zero=True),
+        FEATURES: _unit(_apart_distances(seen, schedule.folds)),
+        SPECTRUM: _unit(_apart_spectra(victim, films, schedule.folds, seed)),
+    }
+    return Screener(
+        victim,
+        schedule,
+        t0,
+        glance,
+        t1,
+        bound=float(np.quantile(glanced, 1 - schedule.examined)),
+        units=units,
+        distance=fit_distance(seen.features, seen.logits),
+        spectrum=spectrum,
+        calibration={},
+        groups=Groups((), ()),
+        n_fit=len(films),
+    )
+
+
+def _glance(seen: Look, t0: Scale, glance: Scale) -> Float64Array:
+    """(N,): how unusual a film looked, larger = more; decides whether it is examined."""
+    return np.maximum(score(seen.disagreement, t0).suspicion, score(seen.patches, glance).suspicion)
 
 
 def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> Screening:
     """Suspicions of each detector, and T1's region; no p-values yet."""
-    disagreement = median_disagreement.measure(screener.victim, images, progress=progress)
-    patches = counterfactual_patch.measure(
-        screener.victim,
-        images,
-        _by_finding(disagreement, screener.disagreement_scale),
-        screener.settings,
-        progress=progress,
-    )
-    t0 = score(disagreement, screener.disagreement_scale)
-    t1 = score(patches, screener.patch_scale)
-    rows = np.arange(len(images))
-    composite = np.maximum(t0.suspicion / screener.units[T0], t1.suspicion / screener.units[T1])
-    boxes = np.zeros((len(images), 1, 4), np.int64) if patches.boxes is None else patches.boxes
+    victim, schedule, units = screener.victim, screener.schedule, screener.units
+    seen = look(victim, images, screener.t0, schedule.patch, progress=progress)
+    t0 = score(seen.disagreement, screener.t0)
+    found = _Regions.of_glance(seen, screener.glance)
+    glanced = _glance(seen, screener.t0, screener.glance)
+    t1, local = glanced / (1 + glanced) - 1, np.full(len(images), -np.inf)
+    rows = np.flatnonzero(glanced > screener.bound)
+    if len(rows):
+        patches = examine(
+            victim, images[rows], _rows(seen, rows), screener.t0, schedule.patch, progress=progress
+        )
+        t1[rows] = score(patches, screener.t1).suspicion
+        material = score(patches, screener.t1, schedule.material)
+        disagreement = score(seen.disagreement, screener.t0, schedule.material).suspicion[rows]
+        local[rows] = np.maximum(units[T1].of(material.suspicion), units[T0].of(disagreement))
+        found.put(rows, patches, material)
+    companions = {
+        FEATURES: distance(screener.distance, seen.features, seen.logits),
+        SPECTRUM: screener.spectrum(images),
+    }
+    whole = np.max([units[name].of(companions[name]) for name in COMPANIONS], axis=0)
     return Screening(
-        suspicion={T0: t0.suspicion, T1: t1.suspicion, COMPOSITE: composite},
+        suspicion={T0: t0.suspicion, T1: t1, **companions, COMPOSITE: np.maximum(local, whole)},
         p_value={},
-        finding=patches.findings[t1.column],
-        is_set=t1.standardised[rows, t1.column] > 0,
-        boxes=boxes[rows, t1.column],
-        logit=patches.logits[rows, t1.column],
-        repaired=patches.repaired[rows, t1.column],
+        is_local=local > whole,
+        finding=found.finding,
+        is_set=found.is_set,
+        boxes=found.boxes,
+        logit=found.logit,
+        repaired=found.repaired,
+        logits=seen.logits.astype(np.float64),
+        features=None if seen.features is None else seen.features.astype(np.float64),
     )
 
 
-def _unit(on_clean: Score) -> float:
-    """What one clean film in twenty reaches; above 0, though the films be copies of one."""
-    return max(float(np.quantile(on_clean.suspicion, 0.95)), 1e-6)
+@dataclass(frozen=True)
+class _Regions:
+    """The most moving region of each film; that of the whole test replaces that of a glance."""
 
+    finding: IntArray
+    is_set: BoolArray
+    boxes: IntArray
+    logit: Float64Array
+    repaired: Float64Array
 
-def _by_finding(evidence: Evidence, scale: Scale) -> Float64Array:
-    """T0's columns (N, 3 K) -> the largest standardised disagreement of each finding, (N, K)."""
-    size = np.abs(scale.standardise(evidence))
-    n_findings = int(evidence.findings.max()) + 1
-    widths = size.reshape(len(size), -1, n_findings)
-    return np.asarray(widths.max(axis=1))
-
-
-def _warnings(n: int, n_distinct: int) -> tuple[str, ...]:
-    found = []
-    if n < FEW:
-        found.append(
-            f"Only {n} calibration films (one a patient): no p-value can be below "
-            f"{1 / (n + 1):.3f}."
+    @classmethod
+    def of_glance(cls, seen: Look, scale: Scale) -> _Regions:
+        n = len(seen)
+        empty = cls(
+            np.zeros(n, np.int64),
+            np.zeros(n, np.bool_),
+            np.zeros((n, 4), np.int64),
+            np.zeros(n),
+            np.zeros(n),
         )
-    if n_distinct < n:
-        found.append(
-            f"{n - n_distinct} calibration films are copies of others; p-values are too sure."
+        empty.put(np.arange(n), seen.patches, score(seen.patches, scale))
+        return empty
+
+    def put(self, rows: IntArray, patches: Evidence, best: Score) -> None:
+        at = (np.arange(len(rows)), best.column)
+        self.finding[rows] = patches.findings[best.column]
+        self.is_set[rows] = (patches.logits - patches.repaired)[at] > 0
+        if patches.boxes is not None:
+            self.boxes[rows] = patches.boxes[at]
+        self.logit[rows], self.repaired[rows] = patches.logits[at], patches.repaired[at]
+
+
+def _rows(seen: Look, rows: IntArray) -> Look:
+    return Look(
+        seen.logits[rows],
+        None if seen.features is None else seen.features[rows],
+        seen.disagreement.rows(rows),
+        seen.patches.rows(rows),
+    )
+
+
+def _unit(on_clean: Float64Array, *, from_zero: bool = False) -> Unit:
+    """from_zero: the suspicion is a ratio to begin with. One stays above zero, though the films be
+    copies of one."""
+    zero = 0.0 if from_zero else float(np.median(on_clean))
+    return Unit(zero, max(float(np.quantile(on_clean, 0.95)), zero + 1e-6))
+
+
+def _apart_distances(seen: Look, folds: int) -> Float64Array:
+    """Each film's feature distance from a fit on the other folds."""
+    fold = np.arange(len(seen)) % folds
+    apart = np.empty(len(seen))
+    for held_out in range(folds):
+        here, there = (
+            _rows(seen, np.flatnonzero(fold == held_out)),
+            _rows(seen, np.flatnonzero(fold != held_out)),
         )
-    return tuple(found)
+        if len(here):
+            fitted = fit_distance(there.features, there.logits)
+            apart[fold == held_out] = distance(fitted, here.features, here.logits)
+    return apart
+
+
+def _apart_spectra(victim: Victim, films: NetworkInputs, folds: int, seed: int) -> Float64Array:
+    """Each film's spectrum suspicion from a fit on the other folds."""
+    fold = np.arange(len(films)) % folds
+    apart = np.empty(len(films))
+    for held_out in range(folds):
+        if (fold == held_out).any():
+            fitted = frequency.fit(victim, films[fold != held_out], seed)
+            apart[fold == held_out] = fitted(films[fold == held_out])
+    return apart

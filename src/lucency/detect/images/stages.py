@@ -1,0 +1,177 @@
+"""The two stages of a screening: a look at every film, and the whole test for the unusual ones.
+
+A look: one pass for logits and features, the medians of T0, one gradient along the findings on
+which they disagree, and one repaired region a scale: 1 + 3 forwards, 1 backward, S forwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucency.detect.images import counterfactual_patch
+from lucency.detect.images.calibrate import Scale
+from lucency.detect.images.counterfactual_patch import PatchTest
+from lucency.detect.images.covering import cover
+from lucency.detect.images.evidence import Evidence, concatenate
+from lucency.detect.images.median_disagreement import WIDTHS, disagree
+from lucency.progress import Progress, silent
+from lucency.records import Float64Array, FloatArray, NetworkInputs
+from lucency.victims.victim import Victim, frozen, to_grey
+
+BATCH = 32
+# How many findings share the one gradient of a look.
+LEADING = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at N films saw: logits (N, K), features (N, D) or None where the network has
+    none, and the evidence of T0 and of a glance of T1."""
+
+    logits: FloatArray
+    features: FloatArray | None
+    disagreement: Evidence
+    patches: Evidence
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+
+def disagreement_of(
+    victim: Victim, images: NetworkInputs, *, progress: Progress = silent
+) -> Evidence:
+    """T0 alone, from which its scale is fitted before anyone can look."""
+    parts = []
+    with torch.inference_mode(), frozen(victim.network), progress("T0", len(images)) as advance:
+        for start in range(0, len(images), BATCH):
+            grey = to_grey(images[start : start + BATCH], victim.device)
+            parts.append(disagree(victim, grey, victim.logits(grey)))
+            advance(len(grey))
+    return concatenate(parts)
+
+
+def look(
+    victim: Victim,
+    images: NetworkInputs,
+    scale: Scale,
+    settings: PatchTest,
+    *,
+    progress: Progress = silent,
+) -> Look:
+    """images (N, size, size), N ≥ 1; scale of T0."""
+    parts = []
+    with frozen(victim.network), progress("Looking", len(images)) as advance:
+        for start in range(0, len(images), BATCH):
+            grey = to_grey(images[start : start + BATCH], victim.device)
+            parts.append(_look(victim, grey, scale, settings))
+            advance(len(grey))
+    features = [p.features for p in parts if p.features is not None]
+    return Look(
+        np.concatenate([p.logits for p in parts]),
+        np.concatenate(features) if features else None,
+        concatenate([p.disagreement for p in parts]),
+        concatenate([p.patches for p in parts]),
+    )
+
+
+def _look(victim: Victim, grey: Tensor, scale: Scale, settings: PatchTest) -> Look:
+    watched = grey.clone().requires_grad_(victim.differentiable)
+    traced: Tensor | None = None
+    if victim.differentiable and victim.engine is None:
+        traced, features = victim.embed(watched)
+        logits = traced.detach()
+    else:
+        with torch.inference_mode():
+            logits, features = victim.embed(grey)
+    with torch.inference_mode():
+        disagreement = disagree(victim, grey, logits)
+    gradient = None
+    if victim.differentiable:
+        # The engine has no gradients: the network is asked again.
+        traced = victim.logits(watched) if traced is None else traced
+        weights = torch.from_numpy(_weights(disagreement, scale)).to(traced)
+        gradient = victim.gradient((weights * traced).sum(), watched)
+    with torch.inference_mode():
+        patches = counterfactual_patch.glance(victim, grey, logits, gradient, settings)
+    return Look(
+        logits.cpu().numpy(),
+        None if features is None else features.cpu().numpy(),
+        disagreement,
+        patches,
+    )
+
+
+def examine(
+    victim: Victim,
+    images: NetworkInputs,
+    seen: Look,
+    scale: Scale,
+    settings: PatchTest,
+    *,
+    progress: Progress = silent,
+) -> Evidence:
+    """The whole of T1 for films (N, size, size) that were looked at, N ≥ 1."""
+    strength = np.abs(by_finding(seen.disagreement, scale))
+    leading = np.argsort(-strength, axis=1, kind="stable")[:, : settings.findings]
+    parts = []
+    with frozen(victim.network), progress("Examining", len(images)) as advance:
+        for start in range(0, len(images), BATCH):
+            rows = slice(start, start + BATCH)
+            grey = to_grey(images[rows], victim.device)
+            logits = torch.from_numpy(seen.logits[rows]).to(grey)
+            gradients = _gradients(victim, grey, torch.from_numpy(leading[rows]).to(grey.device))
+            with torch.inference_mode():
+                if gradients:
+                    parts.append(
+                        counterfactual_patch.examine(victim, grey, logits, gradients, settings)
+                    )
+                else:
+                    parts.append(_examine_by_covering(victim, grey, logits, scale, settings))
+            advance(len(grey))
+    return concatenate(parts)
+
+
+def by_finding(evidence: Evidence, scale: Scale) -> Float64Array:
+    """T0's columns (N, W K) -> the standardised disagreement of each finding at the width at which
+    it is largest, signed, (N, K)."""
+    widths = scale.standardise(evidence)
+    stacked = widths.reshape(len(widths), len(WIDTHS), -1)
+    at = np.abs(stacked).argmax(axis=1)[:, None]
+    return np.take_along_axis(stacked, at, axis=1)[:, 0]
+
+
+def _weights(disagreement: Evidence, scale: Scale) -> Float64Array:
+    """(N, K): the findings that disagree most, weighed by how much, with their sign; 0 = others."""
+    signed = by_finding(disagreement, scale)
+    count = min(LEADING, signed.shape[1])
+    bound = np.sort(np.abs(signed), axis=1)[:, -count, None]
+    return np.where(np.abs(signed) >= bound, signed, 0.0)
+
+
+def _gradients(victim: Victim, grey: Tensor, leading: Tensor) -> list[Tensor | None]:
+    """One gradient a leading finding, (N, 1, size, size) each; empty without gradients."""
+    if not victim.differentiable:
+        return []
+    watched = grey.clone().requires_grad_(True)
+    logits = victim.logits(watched)
+    chosen = (logits.gather(1, leading[:, i : i + 1]).sum() for i in range(leading.shape[1]))
+    return [victim.gradient(scalar, watched) for scalar in chosen]
+
+
+def _examine_by_covering(
+    victim: Victim, grey: Tensor, logits: Tensor, scale: Scale, settings: PatchTest
+) -> Evidence:
+    """T1 on the regions that a covering scan of each film proposes."""
+    deviation = torch.from_numpy(scale.deviation[: logits.shape[1]]).to(logits).clamp(min=1e-6)
+    parts = []
+    for film, own in zip(torch.split(grey, 1), torch.split(logits, 1), strict=True):
+        regions = cover(victim, film, deviation).boxes
+        attention = torch.zeros_like(film)
+        for rank, (x, y, w, h) in enumerate(regions[: settings.findings * 2].tolist()):
+            attention[..., y : y + h, x : x + w] += 1.0 / (1 + rank)
+        parts.append(counterfactual_patch.examine(victim, film, own, [attention], settings))
+    return concatenate(parts)
