@@ -24,7 +24,7 @@ FOUNDATIONS = (
     "config",
     "config_faults",
 )
-CONDUCTORS = ("experiment", "cli", "bench", "explaining", "sweep")
+CONDUCTORS = ("experiment", "screening", "cli", "bench", "explaining", "sweep")
 """The only places that know several stages."""
 FORBIDDEN = {"detect": {"attacks", "evaluate"}, "report": set(STAGES) - {"report"}}
 """Earlier stages that a stage may not import all the same."""
