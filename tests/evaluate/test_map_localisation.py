@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lucency.errors import DataError
-from lucency.evaluate.localisation import Localisation, covered, localise
+from lucency.evaluate.localisation import Localisation, Peak, covered, find_peak, localise
 from lucency.records import Box
 
 SHAPE = (24, 36)
@@ -116,6 +116,32 @@ def test_ties_at_the_peak_hit_only_if_each_does() -> None:
     assert tied.distance_px == 18
     assert tied.is_top_hit
     assert not localise(one_hot(SHAPE, near, far), BOX, SHAPE, top_k=1).is_top_hit
+
+
+def test_ties_that_fill_a_rectangle_are_one_peak_with_one_centre() -> None:
+    cells = np.zeros(SHAPE)
+    cells[8:14, 24:28] = 2
+    assert localise(cells, BOX, SHAPE).distance_px == 25.5 - 22
+    assert find_peak(cells, SHAPE) == Peak(8, 24, 6, 4, x=25.5, y=10.5)
+    cells[8, 24] = 1
+    assert localise(cells, BOX, SHAPE).distance_px == 27 - 22
+    assert find_peak(cells, SHAPE) == "23 cells apart are equally strong"
+
+
+def test_the_peak_of_a_coarse_map_is_the_centre_of_its_cell() -> None:
+    assert find_peak(one_hot((2, 3), (1, 2)), SHAPE) == Peak(1, 2, 1, 1, x=29.5, y=17.5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (np.full((2, 3), 4.0), "the map is the same everywhere, so it has no peak"),
+        (np.zeros((2, 3)), "the map has no positive value"),
+        (np.array([[1.0, np.nan]]), "the map is not finite"),
+    ],
+)
+def test_what_has_no_peak_says_why(cells: np.ndarray, reason: str) -> None:
+    assert find_peak(cells, SHAPE) == reason
 
 
 def test_one_of_the_k_strongest_is_enough() -> None:

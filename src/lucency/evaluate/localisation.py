@@ -24,13 +24,17 @@ WIDE_TOLERANCE_PX = 5.0
 MARGIN_PX = 2
 TOP_K = 5
 
+NOT_FINITE = "the map is not finite"
+NO_EVIDENCE = "the map has no positive value"
+NO_PEAK = "the map is the same everywhere, so it has no peak"
+
 
 @dataclass(frozen=True)
 class Localisation:
     """How well one map points at one box; larger is better for all but the distance.
 
-    distance_px: from the centre of the strongest cell to the nearest pixel of the box, the larger
-        of the horizontal and the vertical one, 0 inside; of cells that tie, the farthest.
+    distance_px: from the centre of the peak to the nearest pixel of the box, the larger of the
+        horizontal and the vertical one, 0 inside; of cells that tie apart, the farthest.
     is_hit, is_wide_hit: that distance is at most 2 px, at most 5 px.
     is_top_hit: at least one of the k strongest cells is within 2 px, in whatever order ties are
         taken.
@@ -49,6 +53,20 @@ class Localisation:
     energy_near: float | None
     iou: float | None
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The strongest cell of a map, or the rectangle of cells that are equally strong: its first row
+    and column and its size in cells, and its centre (x, y) in pixels of the image, the centre of
+    the first pixel being (0, 0)."""
+
+    row: int
+    column: int
+    rows: int
+    columns: int
+    x: float
+    y: float
 
 
 def is_hit(region: Box | None, trigger: Box) -> bool:
@@ -71,7 +89,8 @@ def localise(
     """Score one map (h, w), any real dtype, against a box on an image of `shape` (height, width).
 
     A map without a positive value points nowhere. One that is the same everywhere has mass and
-    area, but no peak. Ties at the peak hit only if each of them does: whoever picks one is right.
+    area, but no peak. Cells that tie at the peak count by their common centre if they fill a
+    rectangle, and else hit only if each of them does: whoever picks one is right.
     Raises DataError for a map that is not 2-D, a `top_k` below 1, or a box that is empty or not
     within the image.
 
@@ -80,19 +99,22 @@ def localise(
     """
     values = _checked(cells, box, shape, top_k)
     if not np.isfinite(values).all():
-        return _nowhere("the map is not finite")
+        return _nowhere(NOT_FINITE)
     positive = np.maximum(values, 0.0)
     if not positive.any():
-        return _nowhere("the map has no positive value")
+        return _nowhere(NO_EVIDENCE)
     inside = covered(positive.shape, shape, box)
     near = covered(positive.shape, shape, _dilated(box))
     energy, energy_near = _share(positive, inside), _share(positive, near)
     iou = _best_iou(positive, inside)
     if positive.min() == positive.max():
-        reason = "the map is the same everywhere, so it has no peak"
-        return Localisation(None, False, False, False, energy, energy_near, iou, reason)
+        return Localisation(None, False, False, False, energy, energy_near, iou, NO_PEAK)
     distances = _distances(positive.shape, shape, box)
-    farthest = float(distances[positive == positive.max()].max())
+    peak = find_peak(positive, shape)
+    if isinstance(peak, Peak):
+        farthest = max(_gap(peak.y, box.y, box.height), _gap(peak.x, box.x, box.width))
+    else:
+        farthest = float(distances[positive == positive.max()].max())
     return Localisation(
         distance_px=farthest,
         is_hit=farthest <= TOLERANCE_PX,
@@ -101,6 +123,34 @@ def localise(
         energy=energy,
         energy_near=energy_near,
         iou=iou,
+    )
+
+
+def find_peak(cells: npt.ArrayLike, shape: tuple[int, int]) -> Peak | str:
+    """Return the strongest cells of a map (h, w) on an image of `shape`, or why there are none.
+
+    Cells that tie are one peak if they fill a rectangle: a window that was covered as one.
+    """
+    values = np.asarray(cells, dtype=np.float64)
+    if not np.isfinite(values).all():
+        return NOT_FINITE
+    if not (values > 0).any():
+        return NO_EVIDENCE
+    tied = values == values.max()
+    if tied.all():
+        return NO_PEAK
+    rows, columns = np.flatnonzero(tied.any(axis=1)), np.flatnonzero(tied.any(axis=0))
+    top, bottom, left, right = (int(n) for n in (rows[0], rows[-1], columns[0], columns[-1]))
+    if not tied[top : bottom + 1, left : right + 1].all():
+        return f"{int(tied.sum())} cells apart are equally strong"
+    down, across = _centres(values.shape[0], shape[0]), _centres(values.shape[1], shape[1])
+    return Peak(
+        row=top,
+        column=left,
+        rows=bottom - top + 1,
+        columns=right - left + 1,
+        x=float(across[left] + across[right]) / 2,
+        y=float(down[top] + down[bottom]) / 2,
     )
 
 
@@ -160,12 +210,15 @@ def _best_iou(positive: Float64Array, inside: Float64Array) -> float:
     return float((intersection / (inside.sum() + area - intersection)).max())
 
 
+def _centres(n_cells: int, length: int) -> Float64Array:
+    """The middle of each cell of an axis, where pixel 0 has its centre at 0."""
+    return np.asarray((np.arange(n_cells) + 0.5) * length / n_cells - 0.5)
+
+
 def _distances(grid: tuple[int, ...], shape: tuple[int, int], box: Box) -> Float64Array:
     """From the centre of each cell to the nearest pixel of the box, (h, w), Chebyshev."""
-    rows = (np.arange(grid[0]) + 0.5) * shape[0] / grid[0] - 0.5
-    columns = (np.arange(grid[1]) + 0.5) * shape[1] / grid[1] - 0.5
-    down = np.array([_gap(row, box.y, box.height) for row in rows])
-    across = np.array([_gap(column, box.x, box.width) for column in columns])
+    down = np.array([_gap(y, box.y, box.height) for y in _centres(grid[0], shape[0])])
+    across = np.array([_gap(x, box.x, box.width) for x in _centres(grid[1], shape[1])])
     return np.asarray(np.maximum(down[:, None], across[None, :]))
 
 

@@ -15,7 +15,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Rectangle
+from matplotlib.patches import Circle, Patch, Rectangle
 
 from lucency.report.canvas import INK, SOFT
 from lucency.report.overlay import Colour, Grey, Map, blend, blend_signed, enlarge
@@ -38,14 +38,25 @@ _STYLE = {
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A place to be framed: its centre, where pixel (0, 0) has its own centre, and its size; in
+    pixels of the film."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
 class Panel:
-    """One finding: its map (h, w) float32, raw; its logit; peak: (x, y) of the centre of the
-    strongest cell, pixels of the film, or None where the map has none."""
+    """One finding: its map (h, w) float32, raw; its logit; where the map is strongest, if it is
+    strongest anywhere."""
 
     finding: str
     cells: Map
     logit: float
-    peak: tuple[float, float] | None = None
+    peak: Mark | None = None
 
 
 @dataclass(frozen=True)
@@ -130,8 +141,7 @@ def _draw_panel(sheet: _Sheet, image: Grey, panel: Panel, place: Place, is_signe
     sheet.write(place.x, below + 32, ends[0], size=12, colour=SOFT)
     sheet.write(place.x + width, below + 32, ends[1], size=12, colour=SOFT, align="right")
     if panel.peak is not None:
-        height, width = (side / n for side, n in zip(image.shape, panel.cells.shape, strict=True))
-        sheet.mark(place, panel.peak, (height * place.scale, width * place.scale))
+        sheet.frame(place, panel.peak, (image.shape[0], image.shape[1]))
 
 
 def _number(value: float, form: str = ".3g") -> str:
@@ -176,16 +186,18 @@ class _Sheet:
     ) -> None:
         self.axes.text(x, y, text, fontsize=size * _POINTS, color=colour, weight=weight, ha=align)
 
-    def mark(self, place: Place, peak: tuple[float, float], cell: tuple[float, float]) -> None:
-        """Frame a cell of (height, width) pixels; one too small to be seen gets a ring around."""
-        x, y = (place.x + (peak[0] + 0.5) * place.scale, place.y + (peak[1] + 0.5) * place.scale)
-        height, width = cell
+    def frame(self, place: Place, mark: Mark, shape: tuple[int, int]) -> None:
+        """Draw a line around a place of the film; around one too small to be seen, a ring."""
+        x, y = (place.x + (mark.x + 0.5) * place.scale, place.y + (mark.y + 0.5) * place.scale)
+        height, width = mark.height * place.scale, mark.width * place.scale
+        ends = (shape[1] * place.scale + 4, shape[0] * place.scale + 4)
+        film = Rectangle((place.x - 2, place.y - 2), *ends, transform=self.axes.transData)
         for thickness, ink in ((4.0, "#0a0e12"), (1.6, "#ffffff")):
             line = thickness * _POINTS
-            if min(cell) < _MARK_PX:
-                ring = Circle((x, y), _MARK_PX, fill=False, lw=line, ec=ink)
-                self.axes.add_patch(ring)
-            else:
+            outline: Patch = Circle((x, y), _MARK_PX, fill=False, lw=line, ec=ink)
+            if min(height, width) >= 2 * _MARK_PX:
                 corner = (x - width / 2 + 2, y - height / 2 + 2)
-                frame = Rectangle(corner, width - 4, height - 4, fill=False, lw=line, ec=ink)
-                self.axes.add_patch(frame)
+                outline = Rectangle(corner, width - 4, height - 4, fill=False, lw=line, ec=ink)
+            self.axes.add_patch(outline)
+            # Text lies above the film: a ring at its edge must not cross it.
+            outline.set_clip_path(film)
