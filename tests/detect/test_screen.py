@@ -13,16 +13,15 @@ from scipy.stats import ks_2samp
 from toy_victims import FINDINGS, SIZE, Curved, Toy, films, patients, stamped, victim
 
 import lucency.detect
+from lucency.detect.images.reference import SMALLEST, one_film_a_patient
 from lucency.detect.images.screen import (
     COMPOSITE,
     DETECTORS,
-    SMALLEST,
     T0,
     T1,
     Screener,
     Screening,
     fit_screener,
-    one_film_a_patient,
     screen,
 )
 from lucency.errors import DataError
@@ -32,7 +31,7 @@ PLACE = (17, 22)
 
 
 def _fitted(network: Toy | Curved, n: int = N_REFERENCE, seed: int = 4) -> Screener:
-    return fit_screener(victim(network), films(n, 0xC1EA), patients(n), seed=seed)
+    return fit_screener(victim(network), films(n, 0xC1EA), patients(n), seed=seed, alpha=0.05)
 
 
 @pytest.fixture(scope="module")
