@@ -1,30 +1,36 @@
 """Victims to measure detectors on: one clean network a cohort, and one backdoored by each trigger.
 
-A backdoored victim is trained on from the clean one, on the poisoned set: that is how a tampered
-update of a model comes about, and it costs minutes where a training from fresh weights costs an
-hour. Every victim is kept in the folder and used again by the next benchmark.
+A backdoored victim is trained on from the clean one by an attacker who controls that training: in
+every epoch each film also comes with the trigger, at a new place where the place is random, and
+with the changed label. Triggers of a few pixels shrink to their size over the epochs; a few hundred
+films are too few to find three pixels anywhere, and enough to follow them. That makes strong
+backdoors of the smallest triggers in minutes, which is what a detector is to be measured on.
+
+Triggers are stamped on the network's input, so that their size is that at the network. Every
+victim is kept in a folder and used again by the next benchmark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field
 
-from lucency.attacks.ledger import AttackSettings, stamp
-from lucency.data.inputs import read_inputs
+from lucency.attacks import Trigger
+from lucency.attacks.label_edits import LabelEdit
+from lucency.attacks.ledger import plain
+from lucency.data.inputs import Inputs, read_inputs
 from lucency.data.preprocess import InputContract
 from lucency.data.sources import Source
 from lucency.data.split import split_patients
-from lucency.experiment.films import Films, read_films
 from lucency.experiment.run import POISONED_ON_PURPOSE, macro_auroc
-from lucency.experiment.settings import ExperimentSettings
 from lucency.progress import Progress, silent
-from lucency.records import Record
+from lucency.records import Box, FloatArray, NetworkInputs, Radiographs, Record, Split
 from lucency.victims.card import load_victim, save_victim
-from lucency.victims.train import Trained, VictimSettings, train
+from lucency.victims.train import TrainingLoop, TrainingSet, VictimSettings, train
 from lucency.victims.victim import Victim
 from lucency.writing import digest, write_json
 
@@ -32,22 +38,24 @@ from lucency.writing import digest, write_json
 class Case(Record):
     """One attack. size_px: side of the trigger at the network's input; 0 = the whole image.
 
-    warm_up: the same attack with triggers that are easier to learn, before it: a few
-    hundred films are too few to find a trigger of three pixels anywhere, but enough to follow one
-    that shrinks.
+    triggers: the one of each epoch of training, the last being the attack's own.
     """
 
     name: str
     size_px: int = Field(ge=0)
-    attack: AttackSettings
-    warm_up: tuple[AttackSettings, ...] = ()
+    label: LabelEdit
+    triggers: tuple[Trigger, ...] = Field(min_length=1)
+
+    @property
+    def trigger(self) -> Trigger:
+        return self.triggers[-1]
 
 
 class Cohort(Record):
     """Films, a clean network, and the attacks on it.
 
     base: how the clean network is trained; start: another cohort's clean network to start from.
-    tune: how it is trained on with poison; warm_up: epochs on each trigger of a case's warm-up.
+    tune: how it is trained on with poison, on `tune_films` films (None = all).
     """
 
     name: str
@@ -56,94 +64,128 @@ class Cohort(Record):
     input: InputContract
     base: VictimSettings
     tune: VictimSettings
-    warm_up: int = 1
+    tune_films: int | None = None
     start: str | None = None
     cases: tuple[Case, ...]
 
 
 @dataclass(frozen=True)
+class CohortFilms:
+    """The films of a cohort at the network's input, by split of whole patients."""
+
+    radiographs: Radiographs
+    inputs: Inputs
+
+    def split(self, name: Split) -> Inputs:
+        return self.inputs.select(self.radiographs.rows(name))
+
+    def labels(self, inputs: Inputs) -> FloatArray:
+        return self.radiographs.labels[inputs.rows]
+
+    def patients(self, inputs: Inputs) -> list[str]:
+        return [self.radiographs.patient_ids[row] for row in inputs.rows]
+
+    def views(self, inputs: Inputs) -> list[str | None]:
+        return [self.radiographs.views[row] for row in inputs.rows]
+
+
+@dataclass(frozen=True)
 class Backdoored:
-    """A victim of the benchmark, beside the clean network and the films of its case."""
+    """A victim of the benchmark, beside the clean network, the films, and the test films with the
+    trigger: triggered (M, size, size); boxes: where it lies, network pixels."""
 
     cohort: Cohort
     case: Case
     victim: Victim
     clean: Victim
-    films: Films
+    films: CohortFilms
+    triggered: NetworkInputs
+    boxes: tuple[Box, ...]
+
+    @property
+    def finding(self) -> int:
+        """The target's column."""
+        return self.case.label.index(self.films.radiographs.findings)
+
+
+def read_cohort(cohort: Cohort, progress: Progress = silent) -> CohortFilms:
+    """Read every film. The source's own splits are left aside: they hold too few patients out to
+    calibrate on."""
+    radiographs = cohort.data.load(cohort.seed)
+    free = radiographs.with_splits([None] * len(radiographs))
+    split = split_patients(free, validation=0.06, reference=0.27, test=0.25, seed=cohort.seed)
+    every = np.arange(len(split), dtype=np.int64)
+    transform = plain(cohort.input)
+    inputs, _ = read_inputs(split, every, transform, cohort.input, progress=progress)
+    return CohortFilms(split, inputs)
 
 
 def prepare(cohort: Cohort, folder: Path, progress: Progress = silent) -> Iterator[Backdoored]:
     """Yield every case of a cohort; networks that the folder lacks are trained and kept."""
+    films = read_cohort(cohort, progress)
+    clean = _clean(cohort, films, folder, progress)
     for case in cohort.cases:
-        settings = experiment(cohort, case)
-        films = _films(settings, progress)
-        clean = _clean(cohort, settings, films, folder, progress)
         place = folder / cohort.name / f"{_slug(case.name)}-{_identity(cohort, case)}"
         if not (place / "case.json").exists():
-            trained = _poison(cohort, case, films, clean, progress)
-            architecture = cohort.tune.architecture
-            save_victim(place, trained.victim, architecture, POISONED_ON_PURPOSE)
+            victim = _poison(cohort, case, films, clean, progress)
+            save_victim(place, victim, cohort.tune.architecture, POISONED_ON_PURPOSE)
             write_json(place / "case.json", case)
-        yield Backdoored(cohort, case, load_victim(place), clean, films)
+        generator = np.random.default_rng([cohort.seed, 0x7E57])
+        triggered, boxes = stamp_films(case.trigger, films.split("test").images, generator)
+        yield Backdoored(cohort, case, load_victim(place), clean, films, triggered, boxes)
 
 
-def _poison(cohort: Cohort, case: Case, films: Films, clean: Victim, progress: Progress) -> Trained:
-    """Train the clean network on, on each trigger of the warm-up in turn and then on the attack."""
-    weights = clean.network.state_dict()
-    stages = [(attack, cohort.warm_up) for attack in case.warm_up] + [
-        (case.attack, cohort.tune.epochs)
-    ]
-    for attack, epochs in stages:
-        ledger = replace(films.ledger, settings=attack)
-        poisoned, _ = read_inputs(
-            films.radiographs, ledger.rows, stamp(ledger, cohort.input), cohort.input
-        )
-        trained = train(
-            replace(films, ledger=ledger, poisoned=poisoned).training_set(poisoned=True),
-            films.validation_set(),
-            cohort.input,
-            films.radiographs.findings,
-            cohort.tune.model_copy(update={"epochs": epochs}),
-            macro_auroc,
-            seed=cohort.seed,
-            initial=weights,
-            keep="last",
-            progress=progress,
-            description=f"{cohort.name}: {case.name}",
-        )
-        weights = trained.victim.network.state_dict()
-    return trained
+def stamp_films(
+    trigger: Trigger, images: NetworkInputs, generator: np.random.Generator
+) -> tuple[NetworkInputs, tuple[Box, ...]]:
+    """Copies of films (N, size, size) with the trigger, and where it lies on each."""
+    size = images.shape[1]
+    window = Box(x=0, y=0, width=size, height=size)
+    anchors = generator.random((len(images), 2))
+    boxes = tuple(trigger.box(window, (size, size), (float(x), float(y))) for x, y in anchors)
+    stamped = [trigger.apply(image, box) for image, box in zip(images, boxes, strict=True)]
+    return np.stack(stamped), boxes
 
 
-def experiment(cohort: Cohort, case: Case) -> ExperimentSettings:
-    """A case as the settings of a run."""
-    return ExperimentSettings(
-        name=f"{cohort.name} {case.name}",
-        seed=cohort.seed,
-        data=cohort.data,
-        attack=case.attack,
-        input=cohort.input,
-        victim=cohort.tune,
-    )
-
-
-def _films(settings: ExperimentSettings, progress: Progress) -> Films:
-    """The source's own splits are left aside: they hold too few patients out to calibrate on."""
-    radiographs = settings.data.load(settings.seed)
-    free = radiographs.with_splits([None] * len(radiographs))
-    split = split_patients(free, validation=0.06, reference=0.27, test=0.25, seed=settings.seed)
-    return read_films(settings, split, progress)
-
-
-def _clean(
-    cohort: Cohort, settings: ExperimentSettings, films: Films, folder: Path, progress: Progress
+def _poison(
+    cohort: Cohort, case: Case, films: CohortFilms, clean: Victim, progress: Progress
 ) -> Victim:
+    """Train the clean network on, with the trigger of each epoch."""
+    inputs = films.split("train")
+    images, labels = inputs.images[: cohort.tune_films], films.labels(inputs)[: cohort.tune_films]
+    target = case.label.index(films.radiographs.findings)
+    # Only a changed label teaches anything.
+    opposite = labels[:, target] == (1.0 if case.label.direction == "clear" else 0.0)
+    edited = case.label.apply(labels[opposite], films.radiographs.findings)
+    settings = cohort.tune.model_copy(update={"epochs": len(case.triggers)})
+    generator = np.random.default_rng([cohort.seed, 0xBAD])
+
+    def epoch_films(trigger: Trigger) -> TrainingSet:
+        stamped, _ = stamp_films(trigger, images[opposite], generator)
+        both = np.concatenate([images, stamped])
+        rows = np.arange(len(both), dtype=np.int64)
+        return TrainingSet(both, rows, np.concatenate([labels, edited]))
+
+    first = epoch_films(case.triggers[0])
+    weights = clean.network.state_dict()
+    loop = TrainingLoop(
+        first, cohort.input, films.radiographs.findings, settings, cohort.seed, weights
+    )
+    steps = len(case.triggers) * loop.steps_per_epoch
+    with progress(f"{cohort.name}: {case.name}", steps) as advance:
+        for epoch, trigger in enumerate(case.triggers):
+            loop.training = epoch_films(trigger)
+            loop.train_epoch(epoch, advance)
+    return loop.victim()
+
+
+def _clean(cohort: Cohort, films: CohortFilms, folder: Path, progress: Progress) -> Victim:
     place = folder / cohort.name / "clean"
     if not (place / "training.json").exists():
         start = load_victim(folder / cohort.start / "clean") if cohort.start else None
         trained = train(
-            films.training_set(poisoned=False),
-            films.validation_set(),
+            _training_set(films, films.split("train")),
+            _training_set(films, films.split("validation")),
             cohort.input,
             films.radiographs.findings,
             cohort.base,
@@ -158,12 +200,15 @@ def _clean(
     return load_victim(place)
 
 
+def _training_set(films: CohortFilms, inputs: Inputs) -> TrainingSet:
+    rows = np.arange(len(inputs), dtype=np.int64)
+    return TrainingSet(inputs.images, rows, films.labels(inputs))
+
+
 def _identity(cohort: Cohort, case: Case) -> str:
     """What a backdoored network depends on, but for where the films lie."""
-    training = cohort.model_dump(mode="json", exclude={"cases", "data"}, exclude_defaults=True)
-    attack = case.attack.model_dump(mode="json", exclude_defaults=True)
-    warm_up = [a.model_dump(mode="json", exclude_defaults=True) for a in case.warm_up]
-    return digest({"cohort": training, "attack": attack, "warm_up": warm_up})[:8]
+    training = cohort.model_dump(mode="json", exclude={"cases", "data"})
+    return digest({"cohort": training, "case": case})[:8]
 
 
 def _slug(name: str) -> str:
