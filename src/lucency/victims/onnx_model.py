@@ -55,9 +55,13 @@ class OnnxNetwork(nn.Module):
         except Exception as error:
             raise ModelError(
                 f"{self.path.name} must compute an input of shape {images.shape}, but ONNX Runtime "
-                f"gives: {shown(str(error), 200)}."
+                f"gives: {_cause(error)}."
             ) from error
         return np.asarray(outputs[:n], np.float32)
+
+
+def _cause(error: Exception) -> str:
+    return shown(str(error).strip().rstrip("."), 300)
 
 
 def _open(path: Path) -> Any:
@@ -73,8 +77,8 @@ def _open(path: Path) -> Any:
         return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(
-            f"{path.name} must be a model that ONNX Runtime computes by itself; it gives: "
-            f"{shown(str(error), 300)}."
+            f"{path.name} must be a model that ONNX Runtime computes by itself, but it gives: "
+            f"{_cause(error)}."
         ) from error
 
 

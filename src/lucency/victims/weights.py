@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -43,12 +44,12 @@ def fill(
 ) -> None:
     """Put the tensors into the network, by their names in any spelling of `naming`.
 
-    ignored: names, without prefix, that the network does without. Raises ModelError naming the
+    ignored: last parts of names that the network does without. Raises ModelError naming the
     tensor that is missing, extra, there twice, of another shape or type, or not finite.
     """
     expected = network.state_dict()
-    names = match_names(tensors.keys(), expected.keys())
-    found = {own: name for name, own in names.items() if own not in ignored}
+    wanted = [name for name in tensors if name.rpartition(".")[2] not in ignored]
+    found = {own: name for name, own in match_names(wanted, expected.keys()).items()}
     absent = {key for key in expected.keys() - found.keys() if not _is_batch_count(key)}
     for key in sorted(absent | (found.keys() - expected.keys())):
         state = "missing" if key in expected else "not part of this architecture"
@@ -118,7 +119,10 @@ def _twice(path: Path) -> list[str]:
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         _refuse_inflation(path)
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # On odd protocols; the file is read or refused, and the answer says which.
+            warnings.simplefilter("ignore")
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     except ModelError:
         raise
     except Exception as error:
