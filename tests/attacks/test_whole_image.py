@@ -183,6 +183,8 @@ def test_the_warp_bends_and_does_not_fold():
     """Neighbours stay in order at the default strength: each point is shown once."""
     for seed in range(5):
         down, right = WarpTrigger(seed=seed).displacement((256, 256))
+        assert down.min() < 0 < down.max()
+        assert right.min() < 0 < right.max()
         assert np.diff(down, axis=0).min() > -1
         assert np.diff(right, axis=1).min() > -1
 

@@ -285,6 +285,29 @@ def _run_folder(hospital: Path, tmp_path: Path, *edits: tuple[str, str]) -> tupl
     return answer, folder
 
 
+def test_a_trigger_on_the_whole_image_has_no_place(hospital: Path, tmp_path: Path) -> None:
+    patch = 'size_px = 4\nplace = "center"'
+    _, folder = _run_folder(hospital, tmp_path, (patch, 'kind = "warp"'))
+    assert verify(folder) == []
+    report = _report(folder)
+    attack = report.attack
+    assert (attack.survival, attack.survival_over_places) == (None, None)
+    assert attack.survival_on_images is not None
+    assert attack.survival_on_images.share_vanished == 0
+    assert attack.survival_on_images.mean_pixels > 0.5 * 32**2
+    for score in report.detection:
+        assert score.hit_rate.value is None
+        assert "say where" in score.hit_rate.reason or "whole image" in score.hit_rate.reason
+    assert all(case.trigger is None and case.hit is None for case in report.gallery)
+    assert pl.read_parquet(folder / "screening.parquet")["hit"].is_null().all()
+    sentence = report.verdict.sentences[1]
+    assert f"On the {attack.n_poisoned} poisoned films the trigger changes" in sentence
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "over the whole image" in page
+    assert "it depends on the film" in page
+    assert "no trigger pixels were measured" not in page
+
+
 def test_bad_files_are_named_and_the_rest_is_processed(hospital: Path, tmp_path: Path) -> None:
     answer, folder = _run_folder(hospital, tmp_path)
     assert answer.code == 3
