@@ -1,0 +1,177 @@
+"""Explanations: attributions of all findings against other toolkits called per finding, and how
+well the maps point at known triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lucency.bench import peers
+from lucency.bench.contests import FINDINGS, LAST, Contest, ExplainingSize, contests
+from lucency.bench.films import phantom_inputs
+from lucency.bench.localisation_table import LocalisationRow, as_table
+from lucency.bench.localising import bench_localisation
+from lucency.bench.machine import describe_machine
+from lucency.bench.peers import Peer
+from lucency.bench.record import Benchmark, Row, at_least, at_most, row, spread
+from lucency.bench.timing import Seconds, interleave, ratios
+from lucency.bench.triggered import TriggeredFilms
+from lucency.data.preprocess import InputContract
+from lucency.progress import Advance, Progress, silent
+from lucency.victims.architectures import build, channels_last
+from lucency.victims.victim import Victim, default_device, has_fast_bf16, to_grey
+
+NAME = "explain"
+PEER = (
+    "Captum and pytorch-grad-cam, called once a finding on the same network in float32 and the "
+    "default layout, as their users do; for RISE, the paper's loop"
+)
+SHARED = at_least(14.0)
+GRADIENT = at_least(1.5)
+FAST = at_least(3.5)
+SAME = at_most(1e-4)
+
+
+class ExplainBenchmark(Benchmark):
+    """The rows of speed, and the table of localisation."""
+
+    localisation: tuple[LocalisationRow, ...] = ()
+
+    def as_markdown(self) -> str:
+        table = as_table(self.localisation)
+        return super().as_markdown() + (f"\n{table}\n" if table else "")
+
+
+FULL = ExplainingSize()
+
+
+def bench_explaining(
+    seed: int,
+    progress: Progress = silent,
+    size: ExplainingSize = FULL,
+    cases: Iterable[TriggeredFilms] = (),
+) -> ExplainBenchmark:
+    """Time every method, compare its maps, then score maps on `cases` with known triggers.
+
+    Bars: 14 × where one pass gives all findings, 1.5 × for gradients in float32 with maps within
+    1e-4 of their largest value, 3.5 × in bfloat16.
+    """
+    machine = describe_machine()
+    contract = InputContract(size=size.size)
+    films, _ = phantom_inputs(size.images, contract, seed)
+    victim = _random_victim(size, contract, seed)
+    grey = to_grey(films, victim.device)
+    fought = contests(victim, size)
+    rows: list[Row] = []
+    n_jobs = sum(2 + _in_bf16(contest, victim) for contest in fought)
+    with progress("Benchmark: explain", n_jobs * (size.repeats + 1)) as advance:
+        for contest in fought:
+            rows += _fight(contest, victim, grey, size, advance)
+    found = bench_localisation(cases, seed=seed, size=size.localisation, progress=progress)
+    return ExplainBenchmark(
+        name=NAME,
+        title=f"{len(FINDINGS)} findings of {size.images} images, {size.architecture}, "
+        f"{size.size} px",
+        peer=PEER,
+        seed=seed,
+        machine=machine,
+        settings=size.model_dump(mode="json"),
+        rows=(*rows, *found.rows),
+        notes=(*_notes(size), *found.notes),
+        localisation=found.table,
+    )
+
+
+def _fight(
+    contest: Contest, victim: Victim, grey: Tensor, size: ExplainingSize, advance: Advance
+) -> list[Row]:
+    ours, theirs = grey[: contest.load.images], grey[: contest.load.peer_images]
+    everything, some = range(len(FINDINGS)), range(contest.load.peer_findings)
+    jobs: dict[str, Callable[[], object]] = {
+        "ours": lambda: _done(contest.ours(victim, ours, everything).maps),
+        "peer": lambda: _in_batches(contest.peer, theirs, some, size.batch),
+    }
+    if _in_bf16(contest, victim):
+        fast = replace(victim, bf16=True)
+        jobs["bf16"] = lambda: _done(contest.ours(fast, ours, everything).maps)
+    seconds = interleave(jobs, size.repeats, advance)
+    scale = size.images / contest.load.images
+    peer_scale = size.images / contest.load.peer_images * len(FINDINGS) / contest.load.peer_findings
+    taken = {name: _scaled(s, scale) for name, s in seconds.items()}
+    taken["peer"] = _scaled(seconds["peer"], peer_scale)
+    name, peer = contest.name, contest.peer_name
+    bar = GRADIENT if contest.is_gradient else SHARED
+    rows = [
+        spread(f"{name}: ours", taken["ours"], "s"),
+        spread(f"{name}: {peer}", taken["peer"], "s"),
+        spread(f"{name}: {peer} ÷ ours", ratios(taken["peer"], taken["ours"]), "×", bar=bar),
+        _difference(contest, victim, grey, size),
+    ]
+    if contest.is_gradient:
+        title = f"{name}: {peer} ÷ ours in bf16"
+        if "bf16" in taken:
+            rows.append(spread(title, ratios(taken["peer"], taken["bf16"]), "×", bar=FAST))
+        else:
+            rows.append(row(title, None, bar=FAST, reason="this device emulates bf16"))
+    return rows
+
+
+def _in_bf16(contest: Contest, victim: Victim) -> bool:
+    return contest.is_gradient and has_fast_bf16(victim.device)
+
+
+def _difference(contest: Contest, victim: Victim, grey: Tensor, size: ExplainingSize) -> Row:
+    title, bar = f"{contest.name}: largest difference of the maps, of their largest value", SAME
+    if contest.differs is not None:
+        return row(title, None, reason=contest.differs)
+    some = range(contest.load.peer_findings)
+    images = grey[: min(contest.load.images, contest.load.peer_images, size.batch)]
+    maps = contest.ours(victim, images, some).maps.cpu()
+    if contest.drawn:
+        maps = peers.as_toolkit(maps, size.size)
+    return row(title, largest_difference(maps, contest.peer(images, some)), bar=bar)
+
+
+def largest_difference(maps: Tensor, peer: Tensor) -> float:
+    """max |difference| / max |peer| of each map, and of these the largest; (N, F, h, w) both."""
+    gap = (maps - peer).abs().amax(dim=(2, 3))
+    largest = peer.abs().amax(dim=(2, 3)).clamp(min=torch.finfo(torch.float32).tiny)
+    return float((gap / largest).max())
+
+
+def _notes(size: ExplainingSize) -> tuple[str, ...]:
+    return (
+        f"Clean phantom films, random weights, batches of {size.batch} for the peers; ours chooses "
+        "its own. Ratios are taken within a repeat, after one round that does not count.",
+        f"Seconds are for {size.images} images and {len(FINDINGS)} findings. Integrated gradients "
+        f"and SmoothGrad were timed on {size.path_images} images; occlusion and RISE on "
+        f"{size.sweep_images}, and their peers on {size.peer_sweep_images} and "
+        f"{size.peer_sweep_findings} findings; all scaled.",
+        "pytorch-grad-cam gives maps enlarged and scaled to [0, 1]: ours are compared after the "
+        "same. Its peer for cam is Grad-CAM at the last map, which is the same map for a mean and "
+        "a linear layer. At features.norm5 it would keep a map that a later in-place ReLU changes, "
+        f"so both look at {LAST}.",
+    )
+
+
+def _in_batches(peer: Peer, grey: Tensor, findings: range, batch: int) -> None:
+    for part in torch.split(grey, batch):
+        _done(peer(part, findings))
+
+
+def _done(maps: Tensor) -> None:
+    """Wait until an accelerator has finished."""
+    maps.cpu()
+
+
+def _scaled(seconds: Seconds, factor: float) -> Seconds:
+    return tuple(factor * s for s in seconds)
+
+
+def _random_victim(size: ExplainingSize, contract: InputContract, seed: int) -> Victim:
+    network = build(size.architecture, contract.channels, len(FINDINGS), seed)
+    network = channels_last(network).to(default_device()).eval()
+    return Victim(network, contract, FINDINGS)
