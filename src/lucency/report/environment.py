@@ -40,6 +40,8 @@ def environment() -> Environment:
         "amount": numbers.amount,
         "box": numbers.box,
         "p_number": numbers.p_number,
+        "score": numbers.score,
+        "sd": numbers.deviations,
     }
     made.globals |= {"interval": numbers.interval, "p_value": numbers.p_value}
     return made

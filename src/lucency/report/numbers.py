@@ -68,6 +68,30 @@ def amount(value: float) -> str:
     return f"{value:,.1f}"
 
 
+def score(value: float) -> str:
+    """Write a detector's score: three significant digits.
+
+    >>> score(12.3456), score(-0.01234), score(1.4), score(1234.5), score(1e7)
+    ('12.3', '−0.0123', '1.40', '1,230', '1e+07')
+    """
+    size = abs(value)
+    if 999.5 <= size < 1e6:
+        text = f"{float(f'{size:.3g}'):,.0f}"
+    else:
+        text = f"{size:.3g}" if size >= 1e6 else f"{size:#.3g}".removesuffix(".")
+    return f"{MINUS if value < 0 else ''}{text}"
+
+
+def deviations(value: float) -> str:
+    """Write a number of standard deviations.
+
+    >>> deviations(5.23), deviations(-0.11)
+    ('5.2\\xa0SD', '−0.1\\xa0SD')
+    """
+    text = f"{abs(value):.1f}"
+    return f"{MINUS if value < 0 and float(text) else ''}{text}\N{NO-BREAK SPACE}SD"
+
+
 def interval(low: float | None, high: float | None, decimals: int = 2) -> str | None:
     """Write a 95 % interval, or nothing where there is none."""
     return (

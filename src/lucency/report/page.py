@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from lucency.records import AttackSuccess, Float64Array, Performance
@@ -16,15 +15,14 @@ from lucency.report.canvas import Svg
 from lucency.report.curves import Curve, roc
 from lucency.report.environment import environment
 from lucency.report.figures import MODELS, Model
+from lucency.report.gallery import PICTURE_BUDGET, draw_case, within
 from lucency.report.record import GalleryCase, RunReport
 from lucency.report.stored import StoredRun, read_run
 from lucency.report.tiles import headline_detector, headline_success, key_figures
 
 MAX_PANELS = 24
 MAX_SUCCESS_ROWS = 24
-CLOSE_UP_PX = 32
-PICTURE_BUDGET = 4_000_000
-"""Characters of picture data in one page; further cases are described without pictures."""
+MAPS = {"attribution": "Attribution", "gradcam": "Grad-CAM"}
 
 POINT_NAMES = {
     "specificity-0.95": "95 % specificity",
@@ -32,9 +30,6 @@ POINT_NAMES = {
     "0.6": "fixed at 0.6",
     "0.9": "fixed at 0.9",
 }
-
-
-Pictures = Mapping[str, npt.NDArray[np.generic]]
 
 
 class Panel(NamedTuple):
@@ -208,33 +203,11 @@ def _area(performance: Performance | None, finding: str) -> str:
 
 
 def _cases(run: StoredRun) -> list[Case]:
-    cases: list[Case] = []
-    spent = 0
-    for entry in run.report.gallery:
-        case = _case(entry, run.pictures)
-        spent += sum(len(uri) for _, uri in case.pictures)
-        if spent > PICTURE_BUDGET:
-            case = Case(entry, (), "left out to keep this page small; see gallery.safetensors")
-        cases.append(case)
-    return cases
-
-
-def _case(entry: GalleryCase, pictures: Pictures) -> Case:
-    image = pictures.get(f"{entry.key}/image")
-    attribution = pictures.get(f"{entry.key}/attribution")
-    gradcam = pictures.get(f"{entry.key}/gradcam")
-    if image is None or image.ndim != 2 or image.dtype != np.uint8:
-        return Case(entry, (), "the film is not in gallery.safetensors")
-    film = image.astype(np.uint8)
-    drawn = [("Film", overlay.picture(film, None, entry.region, entry.trigger))]
-    for name, cells in (("Attribution", attribution), ("Grad-CAM", gradcam)):
-        if cells is not None and cells.ndim == 2 and cells.size:
-            caption = f"{name}, {cells.shape[0]} × {cells.shape[1]} cells"
-            values = cells.astype(np.float32)
-            drawn.append((caption, overlay.picture(film, values, entry.region, entry.trigger)))
-    if entry.region is not None or entry.trigger is not None:
-        side = min(CLOSE_UP_PX, *film.shape)
-        tint = None if attribution is None else attribution.astype(np.float32)
-        close = overlay.close_up(film, tint, entry.region, entry.trigger, side)
-        drawn.append((f"Close-up, {side} × {side} px", close))
-    return Case(entry, tuple(drawn))
+    drawn = (
+        draw_case(run.pictures, entry.key, MAPS, entry.region, entry.trigger)
+        for entry in run.report.gallery
+    )
+    return [
+        Case(entry, *case)
+        for entry, case in zip(run.report.gallery, within(PICTURE_BUDGET, drawn), strict=True)
+    ]
