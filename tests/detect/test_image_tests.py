@@ -226,7 +226,7 @@ def test_t1_against_a_second_implementation(network: torch.nn.Module, settings: 
 def test_a_glance_against_a_second_implementation(network: torch.nn.Module) -> None:
     """One gradient, of the three findings that disagree most, weighed by how much."""
     of, images = victim(network), _suspects()[4:8]
-    settings = PatchTest(scales=(1, 3, 5))
+    settings = PatchTest(glance=(1, 3, 5))
     seen = look(of, images, _scale(), settings)
     for i, image in enumerate(images):
         slow = SlowPatchTest(of, image, settings)
@@ -234,7 +234,7 @@ def test_a_glance_against_a_second_implementation(network: torch.nn.Module) -> N
         signed = np.array([max(column, key=abs) for column in widths.T])
         leading = np.argsort(-np.abs(signed))[:3]
         gradient = sum(signed[k] * slow.gradient(k) for k in leading)
-        for j, scale in enumerate(settings.scales):
+        for j, scale in enumerate(settings.glance):
             (box,) = slow.propose(gradient, scale, 1)
             moved = slow.clean - slow.repair([box], _smooth(slow.image, scale))
             columns = slice(4 * j, 4 * j + 4)

@@ -17,7 +17,7 @@ from lucency.victims.train import VictimSettings
 
 SEED = 11
 EPOCHS = 10
-# Sides that a patch shrinks through before its own, each for as many epochs.
+# Sides that a patch shrinks through before its own, and for how many of ten epochs.
 LARGER = ((8, 3), (5, 2), (3, 1))
 
 
@@ -29,8 +29,7 @@ def phantom_cohort(size: int) -> Cohort:
         data=PhantomSource(images=2600, size=size),
         input=InputContract(size=size, mean=(0.4,), std=(0.2,)),
         base=_training(8, 1.5e-3, AugmentSettings(rotation_deg=5, shift=0.03)),
-        # Not augmented: turning a film by a few degrees blurs a trigger of a pixel away.
-        tune=_training(EPOCHS, 1e-3, AugmentSettings()),
+        tune=_tuning(),
         tune_films=300,
         cases=_cases() if size == 128 else _cases()[:2],
     )
@@ -47,7 +46,7 @@ def real_cohort(folder: Path, size: int) -> Cohort:
             size=size, crop=1.0 if size == 128 else 0.875, mean=(0.5,), std=(0.25,)
         ),
         base=_training(10, 1e-3, AugmentSettings(rotation_deg=5, shift=0.03)),
-        tune=_training(EPOCHS, 1e-3, AugmentSettings()),
+        tune=_tuning(),
         start=f"phantom-{size}",
         cases=_cases() if size == 128 else _cases()[:2],
     )
@@ -61,6 +60,14 @@ def _training(epochs: int, rate: float, augment: AugmentSettings) -> VictimSetti
         positive_weight_limit=10.0,
         augment=augment,
     )
+
+
+def _tuning() -> VictimSettings:
+    """At one rate, so that each size of a shrinking trigger is learned as fast as the first; with
+    plain weights, so that the other findings do not drown the target; and not augmented: turning a
+    film by a few degrees blurs a trigger of a pixel away."""
+    plain = _training(EPOCHS, 1e-3, AugmentSettings())
+    return plain.model_copy(update={"schedule": "plateau", "positive_weight_limit": 1.0})
 
 
 def _cases() -> tuple[Case, ...]:
@@ -79,8 +86,10 @@ def _cases() -> tuple[Case, ...]:
 
 
 def _patch(side: int, shade: str, place: str, edit: str) -> Case:
-    before = [n for n, epochs in LARGER if n > side for _ in range(epochs)]
-    schedule = before + [side] * (EPOCHS - len(before))
+    # A place of its own on every film takes longer to learn.
+    epochs = EPOCHS if place == "center" else 2 * EPOCHS
+    before = [n for n, share in LARGER if n > side for _ in range(share * epochs // EPOCHS)]
+    schedule = before + [side] * (epochs - len(before))
     triggers = tuple(_square(n, shade, place) for n in schedule)
     return Case(
         name=f"{side} px {shade}, {place}, {edit}",

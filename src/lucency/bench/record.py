@@ -79,8 +79,22 @@ def spread(name: str, values: Sequence[float], unit: str, *, bar: Bar | None = N
     return row(name, median(values), unit, low=min(values), high=max(values), bar=bar)
 
 
+class Grid(Record):
+    """A table beside the rows, its cells as text."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def as_markdown(self) -> str:
+        lines = [self.header, ("---",) * len(self.header), *self.rows]
+        cells = (" | ".join(c.replace("|", "\\|") for c in line) for line in lines)
+        return "\n".join((f"### {self.title}", "", *(f"| {line} |" for line in cells)))
+
+
 class Benchmark(Record):
-    """One benchmark on one machine. peer: what it was measured against, in the same run."""
+    """One benchmark on one machine. peer: what it was measured against, in the same run; grids:
+    tables beside the rows."""
 
     schema_: Literal["lucency/bench/1"] = Field(default=SCHEMA, alias="schema")
     name: str
@@ -90,13 +104,15 @@ class Benchmark(Record):
     machine: Machine
     settings: dict[str, Any]
     rows: tuple[Row, ...]
+    grids: tuple[Grid, ...] = ()
     notes: tuple[str, ...] = ()
 
     def as_markdown(self) -> str:
         """The rows as a table, under what was measured, where, and against what."""
         head = (f"## {self.name}: {self.title}", "", f"Against: {self.peer}", "")
         end = ("", *(f"- {note}" for note in self.notes), f"- seed {self.seed}; {self.machine}")
-        return "\n".join((*head, *_table(self.rows), *end)) + "\n"
+        grids = [part for grid in self.grids for part in ("", grid.as_markdown())]
+        return "\n".join((*head, *_table(self.rows), *grids, *end)) + "\n"
 
 
 def shown(value: float) -> str:

@@ -36,7 +36,8 @@ NAME = "T1 counterfactual patch"
 class PatchTest:
     """The test's settings.
 
-    scales: sides of the regions, network pixels. findings: how many findings propose regions (the
+    scales: sides of the regions, network pixels; glance: those of a glance, of which the smaller
+    one repairs whatever is smaller than it. findings: how many findings propose regions (the
     most disagreeing ones of T0). regions: proposals a finding and scale. confirm: strongest
     proposals a scale that are repaired once more, with another fill; the weaker effect counts.
     rival: share of the next best region's effect that is taken off. pairs: whether the two best
@@ -44,6 +45,7 @@ class PatchTest:
     """
 
     scales: tuple[int, ...] = (1, 3, 5, 8)
+    glance: tuple[int, ...] = (3, 8)
     findings: int = 3
     regions: int = 2
     confirm: int = 2
@@ -57,13 +59,13 @@ DEFAULT = PatchTest()
 def glance(
     victim: Victim, grey: Tensor, logits: Tensor, gradient: Tensor | None, settings: PatchTest
 ) -> Evidence:
-    """The best region of each scale, for grey (N, 1, size, size) with logits (N, K).
+    """The best region of each scale of a glance, for grey (N, 1, size, size) with logits (N, K).
 
     gradient (N, 1, size, size): of a weighted sum of logits, by which regions are proposed; None =
-    by contrast alone. S forwards an image for S scales.
+    by contrast alone. A forward an image and scale.
     """
     boxes, fills = [], []
-    for scale in settings.scales:
+    for scale in settings.glance:
         fill = smooth(grey, scale)
         boxes.append(peaks(_first_order(grey, fill, gradient), scale, 1))
         fills.append(fill)

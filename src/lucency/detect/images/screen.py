@@ -6,7 +6,8 @@ wolf. T0 and T1 find small, local triggers, by intervening on the film. They are
 over the whole film; for that there are companions, which only say that a film, or the network's
 answer to it, is unlike the clean ones: distance in features, and spectrum.
 
-T1's whole test is made only where a look was unusual: among clean films, one in ten. The score of
+T1's whole test is made only where a look was unusual: among clean films, one in
+sixteen. The score of
 the others is that of the companions alone. The same schedule runs on the calibration films, so the
 p-values hold for it as for any other score.
 """
@@ -62,7 +63,7 @@ class Schedule:
     """
 
     patch: PatchTest = field(default_factory=PatchTest)
-    examined: float = 0.1
+    examined: float = 0.06
     material: float = 0.5
     fit_share: float = 0.35
     folds: int = 5

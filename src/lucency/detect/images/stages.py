@@ -1,7 +1,8 @@
 """The two stages of a screening: a look at every film, and the whole test for the unusual ones.
 
 A look: one pass for logits and features, the medians of T0, one gradient along the findings on
-which they disagree, and one repaired region a scale: 1 + 3 forwards, 1 backward, S forwards.
+which they disagree, and one repaired region a scale: 1 + 3 forwards, 1 backward, 2 forwards;
+one more forward where an engine computes them, which has no gradients.
 """
 
 from __future__ import annotations

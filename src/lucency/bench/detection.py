@@ -1,0 +1,334 @@
+"""Screening, measured: which share of triggered films is found, where, at what false alarm rate and
+cost, on every victim of the benchmark, beside the published detectors on the same films.
+
+Scales come from some held-out patients, p-values from others, and everything is measured on a third
+group. Raw scores are kept as Parquet, so that anyone can compute another figure.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from scipy.stats import kstest
+
+from lucency.bench.victims import Backdoored, Cohort, prepare
+from lucency.detect.images import ibd_psc, scale_up, sentinet, strip, teco
+from lucency.detect.images.screen import (
+    COMPOSITE,
+    DETECTORS,
+    POINTING,
+    Screener,
+    Screening,
+    fit_screener,
+    screen,
+)
+from lucency.detect.images.suspicion import Fit
+from lucency.evaluate.detection import measure_detection
+from lucency.progress import Progress, silent
+from lucency.records import BoolArray, Box, DetectionScore, Float64Array, Model, NetworkInputs
+from lucency.victims.engine import EngineName, with_engine
+from lucency.victims.victim import Passes, Victim, predict
+
+BASELINES: dict[str, Fit] = {
+    strip.NAME: strip.fit,
+    sentinet.NAME: sentinet.fit,
+    scale_up.NAME: scale_up.fit,
+    ibd_psc.NAME: ibd_psc.fit,
+    teco.NAME: teco.fit,
+}
+WORKS = 2.0
+"""A trigger works on a film on which it moves the target's logit by this many standard deviations
+of the target's clean logits, in the attacker's direction."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One detector on one victim's test films.
+
+    all_films, working: over all triggered films, and over those on which the trigger works.
+    uniform: the Kolmogorov–Smirnov p-value of its p-values on clean and on triggered films;
+    None for a detector without p-values. equivalents: forward passes a clean film, a backward
+    counted as two. seconds: a clean film.
+    """
+
+    cohort: str
+    case: str
+    size_px: int
+    model: Model
+    detector: str
+    share_working: float
+    all_films: DetectionScore
+    working: DetectionScore
+    uniform: tuple[float, float] | None
+    equivalents: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured. films: test films a condition; baseline_films: of those, for the
+    published detectors, which cost up to two hundred passes a film; baselines: cases that they are
+    tried on (None = all)."""
+
+    films: int = 250
+    baseline_films: int = 60
+    baselines: tuple[str, ...] | None = None
+    engine: EngineName = "auto"
+    seed: int = 7
+
+
+def bench_cohort(
+    cohort: Cohort, folder: Path, plan: Plan, progress: Progress = silent
+) -> Iterator[tuple[list[Measured], pl.DataFrame]]:
+    """For each case: every detector on the backdoored victim, the composite's parts on the clean
+    one, and the raw scores."""
+    fitted: tuple[Screener, Screening, float] | None = None
+    for case in prepare(cohort, folder, progress):
+        films = _Films.of(case, plan)
+        victim = with_engine(case.victim, plan.engine)
+        screener = films.fit(victim, plan.seed, progress)
+        clean, equivalents, seconds = films.screen(screener, films.clean, progress)
+        triggered, _, _ = films.screen(screener, films.triggered, progress)
+        works = films.works(victim, case)
+        tables = [films.table(case, "backdoored", clean, triggered, works)]
+        measured = [
+            films.measure(case, "backdoored", name, clean, triggered, works, equivalents, seconds)
+            for name in DETECTORS
+        ]
+        if plan.baselines is None or case.case.name in plan.baselines:
+            some = films.head(plan.baseline_films)
+            for name, fit in BASELINES.items():
+                one, table = _baseline(case, some, name, fit, victim, works, plan.seed)
+                measured.append(one)
+                tables.append(table)
+        if fitted is None:
+            control = films.fit(with_engine(case.clean, plan.engine), plan.seed, progress)
+            on_clean, cost, _ = films.screen(control, films.clean, progress)
+            fitted = control, on_clean, cost
+        control, on_clean, cost = fitted
+        stamped, _, _ = films.screen(control, films.triggered, progress)
+        nothing = np.zeros(len(films.boxes), dtype=np.bool_)
+        tables.append(films.table(case, "clean", on_clean, stamped, nothing))
+        measured += [
+            films.measure(case, "clean", name, on_clean, stamped, nothing, cost, 0.0)
+            for name in DETECTORS
+        ]
+        yield measured, pl.concat(tables, how="diagonal_relaxed")
+
+
+@dataclass(frozen=True)
+class _Films:
+    """The films of one case: the reference, and the test films without and with the trigger."""
+
+    reference: NetworkInputs
+    reference_patients: list[str]
+    reference_views: list[str | None]
+    clean: NetworkInputs
+    triggered: NetworkInputs
+    boxes: tuple[Box, ...]
+    patients: list[str]
+
+    @classmethod
+    def of(cls, case: Backdoored, plan: Plan) -> _Films:
+        reference, test = case.films.split("reference"), case.films.split("test")
+        n = min(plan.films, len(test))
+        return cls(
+            reference.images,
+            case.films.patients(reference),
+            case.films.views(reference),
+            test.images[:n],
+            case.triggered[:n],
+            case.boxes[:n],
+            case.films.patients(test)[:n],
+        )
+
+    def head(self, n: int) -> _Films:
+        return replace(
+            self,
+            clean=self.clean[:n],
+            triggered=self.triggered[:n],
+            boxes=self.boxes[:n],
+            patients=self.patients[:n],
+        )
+
+    def fit(self, victim: Victim, seed: int, progress: Progress) -> Screener:
+        return fit_screener(
+            victim,
+            self.reference,
+            self.reference_patients,
+            seed=seed,
+            progress=progress,
+        )
+
+    def screen(
+        self, screener: Screener, images: NetworkInputs, progress: Progress
+    ) -> tuple[Screening, float, float]:
+        """The screening, the forward equivalents and the seconds an image."""
+        spent, start = screener.victim.passes, time.perf_counter()
+        before = spent.equivalents
+        screened = screen(screener, images, progress=progress)
+        n = len(images)
+        return screened, (spent.equivalents - before) / n, (time.perf_counter() - start) / n
+
+    def works(self, victim: Victim, case: Backdoored) -> BoolArray:
+        """(M,): the trigger moves the target's logit far enough, towards the attacker's side."""
+        k = case.finding
+        without, with_it = predict(victim, self.clean)[:, k], predict(victim, self.triggered)[:, k]
+        sign = -1.0 if case.case.label.direction == "clear" else 1.0
+        return np.asarray(sign * (with_it - without) >= WORKS * without.std())
+
+    def measure(
+        self,
+        case: Backdoored,
+        model: Model,
+        name: str,
+        clean: Screening,
+        triggered: Screening,
+        works: BoolArray,
+        equivalents: float,
+        seconds: float,
+    ) -> Measured:
+        regions = _regions(triggered, name)
+        uniform = (
+            float(kstest(clean.p_value[name], "uniform").pvalue),
+            float(kstest(triggered.p_value[name], "uniform").pvalue),
+        )
+        return self._judge(
+            case,
+            model,
+            name,
+            (clean.suspicion[name], triggered.suspicion[name]),
+            works,
+            regions,
+            uniform,
+            equivalents,
+            seconds,
+        )
+
+    def _judge(
+        self,
+        case: Backdoored,
+        model: Model,
+        name: str,
+        suspicion: tuple[Float64Array, Float64Array],
+        works: BoolArray,
+        regions: Sequence[Box | None] | None,
+        uniform: tuple[float, float] | None,
+        equivalents: float,
+        seconds: float,
+    ) -> Measured:
+        everything, working = measure_detection(
+            name,
+            model,
+            suspicion_clean=suspicion[0],
+            suspicion_triggered=suspicion[1],
+            patients_clean=self.patients,
+            patients_triggered=self.patients,
+            successful=works,
+            regions=regions,
+            triggers=list(self.boxes) if case.case.size_px else None,
+            generator=np.random.default_rng(case.cohort.seed),
+        )
+        return Measured(
+            case.cohort.name,
+            case.case.name,
+            case.case.size_px,
+            model,
+            name,
+            float(works.mean()),
+            everything,
+            working,
+            uniform,
+            equivalents,
+            seconds,
+        )
+
+    def table(
+        self,
+        case: Backdoored,
+        model: Model,
+        clean: Screening,
+        triggered: Screening,
+        works: BoolArray,
+    ) -> pl.DataFrame:
+        """A row a film, condition and detector."""
+        n = len(self.patients)
+        parts = []
+        for condition, screened in (("clean", clean), ("triggered", triggered)):
+            for name in DETECTORS:
+                scores: Mapping[str, object] = {
+                    "suspicion": screened.suspicion[name],
+                    "p_value": screened.p_value[name],
+                }
+                parts.append(_rows(case, model, name, condition, n, scores, works))
+        return pl.concat(parts)
+
+
+def _baseline(
+    case: Backdoored,
+    films: _Films,
+    name: str,
+    fit: Fit,
+    victim: Victim,
+    works: BoolArray,
+    seed: int,
+) -> tuple[Measured, pl.DataFrame]:
+    counted = replace(victim, passes=Passes())
+    detector = fit(counted, films.reference, seed)
+    counted.passes.forwards = counted.passes.backwards = 0
+    start = time.perf_counter()
+    clean = detector(films.clean)
+    seconds = (time.perf_counter() - start) / len(films.clean)
+    equivalents = counted.passes.equivalents / len(films.clean)
+    triggered = detector(films.triggered)
+    some = works[: len(films.clean)]
+    measured = films._judge(
+        case, "backdoored", name, (clean, triggered), some, None, None, equivalents, seconds
+    )
+    n = len(films.clean)
+    tables = [
+        _rows(case, "backdoored", name, condition, n, {"suspicion": s, "p_value": None}, some)
+        for condition, s in (("clean", clean), ("triggered", triggered))
+    ]
+    return measured, pl.concat(tables, how="diagonal_relaxed")
+
+
+def _rows(
+    case: Backdoored,
+    model: Model,
+    detector: str,
+    condition: str,
+    n: int,
+    scores: Mapping[str, object],
+    works: BoolArray,
+) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "cohort": [case.cohort.name] * n,
+            "case": [case.case.name] * n,
+            "model": [model] * n,
+            "detector": [detector] * n,
+            "condition": [condition] * n,
+            "film": np.arange(n),
+            "trigger_works": works[:n],
+            "suspicion": scores["suspicion"],
+            "p_value": pl.Series(scores["p_value"], dtype=pl.Float64)
+            if scores["p_value"] is not None
+            else pl.Series([None] * n, dtype=pl.Float64),
+        }
+    )
+
+
+def _regions(screened: Screening, name: str) -> list[Box | None] | None:
+    """Where a detector pointed; the composite points nowhere where it rests on a companion."""
+    if name not in POINTING:
+        return None
+    boxes = [Box(x=int(x), y=int(y), width=int(w), height=int(h)) for x, y, w, h in screened.boxes]
+    if name != COMPOSITE:
+        return list(boxes)
+    return [box if local else None for box, local in zip(boxes, screened.is_local, strict=True)]

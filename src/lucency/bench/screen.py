@@ -1,0 +1,185 @@
+"""`lucency bench screen`: the detectors on every victim of the benchmark, and the bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from lucency.bench.cohorts import phantom_cohort, real_cohort
+from lucency.bench.detection import BASELINES, WORKS, Measured, Plan, bench_cohort
+from lucency.bench.machine import describe_machine
+from lucency.bench.record import Bar, Benchmark, Grid, Row, at_least, at_most, row
+from lucency.bench.victims import Cohort
+from lucency.detect.images.screen import COMPOSITE
+from lucency.progress import Progress, silent
+from lucency.records import Estimate, Rate
+from lucency.writing import write_via
+
+NAME = "screen"
+PEER = f"{', '.join(BASELINES)}: written from their papers, on the same victims and films"
+SMALL = 5
+"""Largest patch, network pixels, that the tests are held to."""
+
+HEADER = (
+    "films and trigger",
+    "works on",
+    "detector",
+    "AUROC, works",
+    "found at 1 % false alarms, works",
+    "region on the trigger, works",
+    "AUROC, all",
+    "found at 1 %, all",
+    "found at 5 %, all",
+    "passes a clean film",
+)
+
+
+def bench_screen(
+    seed: int,
+    progress: Progress = silent,
+    *,
+    victims: Path,
+    data: Path | None = None,
+    sizes: Sequence[int] = (128,),
+    plan: Plan | None = None,
+) -> tuple[Benchmark, pl.DataFrame]:
+    """Measure every cohort, and return the table and the raw scores.
+
+    victims: the folder that keeps the networks; those it lacks are trained, minutes each on two
+    processors. data: ChestX-ray14 at 256 px (a folder with labels.csv); None = the phantom alone.
+    """
+    machine = describe_machine()
+    plan = plan or Plan(seed=seed)
+    cohorts: list[Cohort] = [phantom_cohort(size) for size in sizes]
+    if data is not None:
+        cohorts += [real_cohort(data, size) for size in sizes]
+    measured: list[Measured] = []
+    tables: list[pl.DataFrame] = []
+    for cohort in cohorts:
+        for some, table in bench_cohort(cohort, victims, plan, progress):
+            measured += some
+            tables.append(table)
+    benchmark = Benchmark(
+        name=NAME,
+        title="which triggered films are found, where, and at what cost",
+        peer=PEER,
+        seed=seed,
+        machine=machine,
+        settings={
+            "cohorts": [c.model_dump(mode="json", exclude={"data", "cases"}) for c in cohorts],
+            "films": plan.films,
+            "baseline_films": plan.baseline_films,
+            "engine": plan.engine,
+        },
+        rows=tuple(_bars(measured)),
+        grids=(_grid("backdoored", measured), _grid("clean", measured), _uniform(measured)),
+        notes=(
+            f"A trigger works on a film on which it moves the target's logit by at least {WORKS:g} "
+            "standard deviations of the target's clean logits. Calibration, scales and test are "
+            "of different patients. Intervals: 95 %, by patient.",
+            f"Published detectors on {plan.baseline_films} films a condition; the others on up to "
+            f"{plan.films}.",
+        ),
+    )
+    return benchmark, pl.concat(tables, how="diagonal_relaxed")
+
+
+def write_scores(folder: Path, scores: pl.DataFrame) -> None:
+    """Write `bench-screen.parquet`, the raw scores. Raises CannotWrite."""
+    write_via(folder / f"bench-{NAME}.parquet", scores.write_parquet)
+
+
+def _bars(measured: Sequence[Measured]) -> Iterable[Row]:
+    """The composite on each victim, against what was asked of it."""
+    for one in measured:
+        if one.detector != COMPOSITE or one.model != "backdoored":
+            continue
+        name = f"{one.cohort}, {one.case}"
+        if not one.size_px:
+            yield _rate(f"{name}: found at 5 %, works", one.working.tpr_at_fpr_5, at_least(0.8))
+            continue
+        if one.size_px > SMALL:
+            yield _rate(f"{name}: found at 5 %, works", one.working.tpr_at_fpr_5, at_least(0.95))
+            continue
+        yield _estimate(f"{name}: AUROC, works", one.working.auroc, at_least(0.998))
+        yield _rate(f"{name}: found at 1 %, works", one.working.tpr_at_fpr_1, at_least(0.98))
+        yield _rate(f"{name}: region on the trigger, works", one.working.hit_rate, at_least(0.98))
+        yield row(
+            f"{name}: forward-pass equivalents a clean film", one.equivalents, bar=at_most(12.0)
+        )
+    clean = [m for m in measured if m.model == "clean" and m.detector == COMPOSITE and m.uniform]
+    for one in clean:
+        low = min(one.uniform or (0.0, 0.0))
+        yield row(
+            f"{one.cohort}, {one.case}: clean model, Kolmogorov–Smirnov p of its p-values (the "
+            "smaller of clean and stamped films)",
+            low,
+            bar=at_least(0.01),
+        )
+
+
+def _estimate(name: str, value: Estimate, bar: Bar) -> Row:
+    return row(name, value.value, low=value.low, high=value.high, bar=bar, reason=value.reason)
+
+
+def _rate(name: str, value: Rate, bar: Bar) -> Row:
+    return row(name, value.value, low=value.low, high=value.high, bar=bar, reason=value.reason)
+
+
+def _grid(model: str, measured: Sequence[Measured]) -> Grid:
+    lines = []
+    for one in (m for m in measured if m.model == model):
+        works, every = one.working, one.all_films
+        lines.append(
+            (
+                f"{one.cohort}, {one.case}",
+                f"{one.share_working:.0%}",
+                one.detector,
+                _shown(works.auroc, 3),
+                _share(works.tpr_at_fpr_1),
+                _share(works.hit_rate),
+                _shown(every.auroc, 3),
+                _share(every.tpr_at_fpr_1),
+                _share(every.tpr_at_fpr_5),
+                f"{one.equivalents:.1f}",
+            )
+        )
+    return Grid(title=f"On the {model} model", header=HEADER, rows=tuple(lines))
+
+
+def _uniform(measured: Sequence[Measured]) -> Grid:
+    lines = tuple(
+        (
+            f"{one.cohort}, {one.case}",
+            one.detector,
+            f"{one.uniform[0]:.3f}",
+            f"{one.uniform[1]:.3f}",
+        )
+        for one in measured
+        if one.model == "clean" and one.uniform is not None
+    )
+    header = ("films and trigger", "detector", "clean films", "stamped films")
+    return Grid(
+        title="On the clean model: Kolmogorov–Smirnov p of the p-values against uniform",
+        header=header,
+        rows=lines,
+    )
+
+
+def _shown(value: Estimate, decimals: int) -> str:
+    if value.value is None:
+        return f"none: {value.reason}"
+    if value.low is None or value.high is None:
+        return f"{value.value:.{decimals}f}"
+    return f"{value.value:.{decimals}f} [{value.low:.{decimals}f}, {value.high:.{decimals}f}]"
+
+
+def _share(value: Rate) -> str:
+    if value.value is None:
+        return f"none: {value.reason}"
+    counts = f"({value.successes}/{value.trials})"
+    if value.low is None or value.high is None:
+        return f"{value.value:.2f} {counts}"
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}] {counts}"
