@@ -52,7 +52,7 @@ def contract_range(contract: InputContract) -> tuple[float, float]:
     """What black and white become, over all channels: the lowest and the highest."""
     n = contract.channels
     mean, std = (np.broadcast_to(v, n) for v in (contract.mean, contract.std))
-    return float((-mean / std).min()), float(((1 - mean) / std).max())
+    return float(((0 - mean) / std).min()), float(((1 - mean) / std).max())
 
 
 def dark_films_fault(grey: FloatArray, images: NetworkInputs) -> str | None:
@@ -61,16 +61,21 @@ def dark_films_fault(grey: FloatArray, images: NetworkInputs) -> str | None:
     if mean >= 0.02 and top > 0.13:
         return None
     bits = 8 * images.dtype.itemsize
+    cause = (
+        "10- to 13-bit films in 16-bit files must be stretched to the full range first."
+        if bits == 16
+        else "were deeper films cut down to 8 bits without a window?"
+    )
     return (
         f"The reference films use only the bottom of their {bits}-bit range (brightest pixel "
         f"{int(images.max())} of {np.iinfo(images.dtype).max}, mean grey {100 * mean:.1f} %); "
-        "10- or 12-bit films in 16-bit files must be stretched to the full range first."
+        + cause
     )
 
 
 def flat_films_fault(grey: FloatArray) -> str | None:
-    """Films that show next to nothing."""
-    flat = int((grey.std(axis=(1, 2)) < 0.01).sum())
+    """Films that show next to nothing, beside the brightest pixel of all."""
+    flat = int((grey.std(axis=(1, 2)) < 0.01 * max(float(grey.max()), 1e-6)).sum())
     if flat == 0:
         return None
     return f"{flat} of {len(grey)} reference films are of nearly one grey value; leave them out."

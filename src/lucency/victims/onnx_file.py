@@ -57,7 +57,8 @@ def require_self_contained(data: bytes, file: str) -> None:
             if is_external:
                 raise ModelError(
                     f"{file}: tensor {name!r} lies in another file, which is not read; save the "
-                    "model with its weights inside (onnx.save with save_as_external_data=False)."
+                    "model with its weights inside, as torch.onnx.export(…, external_data=False) "
+                    "does."
                 )
     except (ValueError, IndexError) as error:
         raise ModelError(f"{file} must be an ONNX model; it cannot be read ({error}).") from error
