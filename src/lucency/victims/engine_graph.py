@@ -7,7 +7,11 @@ thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -115,6 +119,27 @@ class Tapped(nn.Module):
         if self.returns == "features":
             return (kept[-1],)
         return (outputs, kept[-1]) if self.returns == "outputs and features" else (outputs,)
+
+
+def threads() -> int:
+    """As many as torch uses, and no more than the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
+    return torch.get_num_threads()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside the block torch's tracers and exporters do not warn about their own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _chunks(batch: Tensor) -> list[FloatArray]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lucency.records import FloatArray
-from lucency.victims.engine_graph import Graph, Library, Precision, Run
-from lucency.victims.engine_openvino import threads
+from lucency.victims.engine_graph import Graph, Library, Precision, Run, quiet, threads
 from lucency.victims.extras import import_extra
 
 NAME = "onnxruntime"
@@ -24,7 +20,7 @@ def convert(network: nn.Module, batch: Tensor, precision: Precision) -> Graph:
     needed_by = "The engine onnxruntime"
     runtime = import_extra(NAME, extra="onnx", needed_by=needed_by)
     import_extra("onnxscript", extra="onnx", needed_by=needed_by)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.onnx.export(
             network, (batch,), input_names=[_INPUT], dynamo=True, verbose=False
         )
@@ -50,17 +46,3 @@ def compile_graph(graph: Graph) -> Run:
 
 
 LIBRARY = Library(NAME, computes_bf16=False, convert=convert, compile=compile_graph)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns about its own insides."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lucency.records import FloatArray
-from lucency.victims.engine_graph import Graph, Library, Precision, Run
+from lucency.victims.engine_graph import Graph, Library, Precision, Run, quiet, threads
 from lucency.victims.extras import import_extra
 
 NAME = "openvino"
@@ -25,7 +24,7 @@ _TELEMETRY = "openvino_telemetry"
 def convert(network: nn.Module, batch: Tensor, precision: Precision) -> Graph:
     """The network as OpenVINO's intermediate representation, for batches of the given shape."""
     openvino = import_openvino()
-    with torch.no_grad():
+    with torch.no_grad(), quiet():
         model = openvino.convert_model(network, example_input=batch, input=list(batch.shape))
     # The library writes to paths alone.
     with TemporaryDirectory() as folder:
@@ -89,13 +88,6 @@ def _settings(precision: Precision) -> dict[str, Any]:
         # Several workers of one thread each would all be bound to the first processor.
         "ENABLE_CPU_PINNING": False,
     }
-
-
-def threads() -> int:
-    """As many as torch uses, and no more than the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
-    return torch.get_num_threads()
 
 
 @contextmanager
