@@ -39,8 +39,13 @@ Explanation = Callable[[Victim, Tensor, Sequence[int]], Attribution]
 """(victim, grey (N, 1, H, W) float32 in [0, 1], indices of findings) -> Attribution."""
 
 
-def checked(victim: Victim, grey: Tensor, findings: Sequence[int]) -> tuple[int, ...]:
-    """The findings, if the request can be served. Raises ConfigError."""
+def checked(
+    victim: Victim, grey: Tensor, findings: Sequence[int], *, n_versions: int = 1
+) -> tuple[int, ...]:
+    """The findings, if the request can be served. n_versions: steps or samples of each image.
+
+    Raises ConfigError.
+    """
     if grey.ndim != 4 or grey.shape[1] != 1 or not len(grey):
         raise ConfigError(
             f"An explanation needs at least one image, as (N, 1, H, W), got {tuple(grey.shape)}."
@@ -51,6 +56,8 @@ def checked(victim: Victim, grey: Tensor, findings: Sequence[int]) -> tuple[int,
             f"An explanation needs indices of findings from 0 to {n_findings - 1}, got "
             f"{list(findings)}."
         )
+    if n_versions < 1:
+        raise ConfigError(f"An explanation needs at least one step or sample, got {n_versions}.")
     return tuple(findings)
 
 

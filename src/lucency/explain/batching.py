@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from lucency.errors import ConfigError
 from lucency.victims.victim import Victim, frozen, normalise
 
 BUDGET_MB = 1024.0
@@ -63,9 +62,7 @@ def tiles(
     with_gradients: bool = True,
 ) -> Iterator[tuple[slice, slice]]:
     """Slices of `n` images, and for each of them slices of `n_samples` versions of every image, of
-    at most `micro_batch` versions together. Raises ConfigError for no version at all."""
-    if n_samples < 1:
-        raise ConfigError(f"An explanation needs at least one step or sample, got {n_samples}.")
+    at most `micro_batch` versions together."""
     size = micro_batch(victim, budget_mb=budget_mb, with_gradients=with_gradients)
     at_once = max(1, size // n)
     for start in range(0, n, size):

@@ -40,7 +40,8 @@ def pixel_gradients(
 
     One forward, and one backward a finding. To be called inside `with_gradients`.
     """
-    image = grey.detach().requires_grad_(True)
+    # A copy, because a tensor made in inference mode can never require gradients.
+    image = grey.detach().clone().requires_grad_(True)
     logits = victim.logits(image)
     maps = torch.empty(len(grey), len(findings), *grey.shape[2:], device=grey.device)
     for i, finding in enumerate(findings):

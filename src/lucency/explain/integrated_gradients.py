@@ -40,11 +40,11 @@ def integrated_gradients(
     sum streams, so that memory does not grow with the steps. Raises ModelError for a victim without
     gradients.
     """
-    chosen = checked(victim, grey, findings)
+    chosen = checked(victim, grey, findings, n_versions=steps)
     start = baseline_of(grey, baseline, width)
     difference = grey.detach() - start
-    total = torch.zeros(len(grey), len(chosen), *grey.shape[2:], device=grey.device)
     with with_gradients(victim, "Integrated gradients") as differentiable:
+        total = torch.zeros(len(grey), len(chosen), *grey.shape[2:], device=grey.device)
         logits = logits_of(differentiable, grey.detach(), budget_mb=budget_mb)
         promised = logits - logits_of(differentiable, start, budget_mb=budget_mb)
         for images, at in tiles(victim, len(grey), steps, budget_mb=budget_mb):

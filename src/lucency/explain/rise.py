@@ -41,7 +41,7 @@ def rise(
     black as in the paper. Every image gets the same masks, drawn from `seed`. samples + 1 forwards
     for all findings together, through the victim's engine.
     """
-    chosen = checked(victim, grey, findings)
+    chosen = checked(victim, grey, findings, n_versions=samples)
     column = list(chosen)
     hidden = baseline_of(grey, baseline, width)
     shown = grey.detach() - hidden

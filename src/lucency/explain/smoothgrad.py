@@ -34,10 +34,10 @@ def smoothgrad(
     `seed`. samples + 1 forwards and samples backwards a finding. Raises ModelError for a victim
     without gradients.
     """
-    chosen = checked(victim, grey, findings)
+    chosen = checked(victim, grey, findings, n_versions=samples)
     shifts = noise * draw_noise(samples, grey.shape[2], grey.shape[3], seed).to(grey.device)
-    total = torch.zeros(len(grey), len(chosen), *grey.shape[2:], device=grey.device)
     with with_gradients(victim, "SmoothGrad") as differentiable:
+        total = torch.zeros(len(grey), len(chosen), *grey.shape[2:], device=grey.device)
         logits = logits_of(differentiable, grey.detach(), budget_mb=budget_mb)
         for images, drawn in tiles(victim, len(grey), samples, budget_mb=budget_mb):
             noisy = grey.detach()[images] + shifts[drawn, None, None]
