@@ -82,7 +82,8 @@ def by_chance(report: ScreenReport, batch: Batch) -> str | None:
     if share is None:
         return None
     often = f"in fewer than {percent(RARE)}" if share < RARE else f"in {percent(share)}"
-    return f"{often} of batches of clean images, {count(flagged)} or more would be flagged"
+    like = "batches of clean films like the reference set"
+    return f"{often} of {like}, {count(flagged)} or more would be flagged"
 
 
 def expected(value: float) -> str:
