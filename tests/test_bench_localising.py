@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from scipy import ndimage
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from lucency.bench.baseline_maps import BASELINES, baselines
-from lucency.bench.localisation_table import LocalisationRow, as_table
+from lucency.bench.localisation_table import LocalisationRow, as_grids
 from lucency.bench.localising import ORACLE, LocalisationSize, bench_localisation
 from lucency.bench.regions import Agreement, same_regions
 from lucency.bench.triggered import TriggeredFilms, first, maps_of
@@ -117,7 +118,7 @@ def test_a_blank_map_counts_as_nothing_and_is_counted() -> None:
     assert row.blank == 6
     assert (row.hit_2px.successes, row.hit_2px.trials) == (0, 6)
     assert row.energy.value == row.iou.value == 0
-    assert "blank (6 blank)" in as_table(found.table)
+    assert "blank (6 blank)" in as_grids(found.table)[0].as_markdown()
 
 
 def test_a_clipped_map_of_a_cleared_finding_is_of_the_lower_logit() -> None:
@@ -158,17 +159,26 @@ def test_a_case_that_does_not_fit_is_refused() -> None:
 def test_no_case_is_no_table() -> None:
     found = bench_localisation([], seed=1)
     assert (found.table, found.rows, found.notes) == ((), (), ())
-    assert as_table(found.table) == ""
+    assert as_grids(found.table) == ()
+    assert found.scores.is_empty()
 
 
 def test_the_table_shows_counts_and_intervals() -> None:
     found = bench_localisation([case()], seed=1, size=SMALL, methods={})
-    header, _, *lines = as_table(found.table).splitlines()
-    assert header.count("|") == lines[0].count("|") == 12
-    oracle = lines[-1].split(" | ")
-    assert oracle[1:4] == [ORACLE, "32 × 32", "6/6 (0.54 to 1.00)"]
-    # A bar in a name would be a new column.
-    assert "\\|x − median\\|" in lines[1]
+    (grid,) = as_grids(found.table)
+    assert {len(line) for line in grid.rows} == {len(grid.header)}
+    assert grid.rows[-1][1:4] == (ORACLE, "32 × 32", "6/6 (0.54 to 1.00)")
+    assert "\\|x − median\\|" in grid.as_markdown()
+
+
+def test_raw_scores_have_a_line_a_film_and_give_the_table() -> None:
+    found = bench_localisation([case()], seed=1, size=SMALL, methods=METHODS)
+    for row in found.table:
+        lines = found.scores.filter(pl.col("method") == row.method)
+        assert len(lines) == row.hit_2px.trials
+        assert lines["is_hit"].sum() == row.hit_2px.successes
+        assert lines["energy"].fill_null(0).mean() == pytest.approx(row.energy.value)
+        assert lines["mean_drop"].drop_nulls().mean() == pytest.approx(row.mean_drop.value)
 
 
 # --- baselines ------------------------------------------------------------------------------------

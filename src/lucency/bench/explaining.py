@@ -12,7 +12,7 @@ from torch import Tensor
 from lucency.bench import peers
 from lucency.bench.contests import FINDINGS, LAST, Contest, ExplainingSize, contests
 from lucency.bench.films import phantom_inputs
-from lucency.bench.localisation_table import LocalisationRow, as_table
+from lucency.bench.localisation_table import as_grids
 from lucency.bench.localising import bench_localisation
 from lucency.bench.machine import describe_machine
 from lucency.bench.peers import Peer
@@ -35,16 +35,6 @@ FAST = at_least(3.5)
 SAME = at_most(1e-4)
 
 
-class ExplainBenchmark(Benchmark):
-    """The rows of speed, and the table of localisation."""
-
-    localisation: tuple[LocalisationRow, ...] = ()
-
-    def as_markdown(self) -> str:
-        table = as_table(self.localisation)
-        return super().as_markdown() + (f"\n{table}\n" if table else "")
-
-
 FULL = ExplainingSize()
 
 
@@ -53,7 +43,7 @@ def bench_explaining(
     progress: Progress = silent,
     size: ExplainingSize = FULL,
     cases: Iterable[TriggeredFilms] = (),
-) -> ExplainBenchmark:
+) -> Benchmark:
     """Time every method, compare its maps, then score maps on `cases` with known triggers.
 
     Bars: 14 × where one pass gives all findings, 1.5 × for gradients in float32 with maps within
@@ -71,7 +61,7 @@ def bench_explaining(
         for contest in fought:
             rows += _fight(contest, victim, grey, size, advance)
     found = bench_localisation(cases, seed=seed, size=size.localisation, progress=progress)
-    return ExplainBenchmark(
+    benchmark = Benchmark(
         name=NAME,
         title=f"{len(FINDINGS)} findings of {size.images} images, {size.architecture}, "
         f"{size.size} px",
@@ -80,9 +70,10 @@ def bench_explaining(
         machine=machine,
         settings=size.model_dump(mode="json"),
         rows=(*rows, *found.rows),
+        grids=as_grids(found.table),
         notes=(*_notes(size), *found.notes),
-        localisation=found.table,
     )
+    return benchmark if found.scores.is_empty() else benchmark.with_scores(found.scores)
 
 
 def _fight(

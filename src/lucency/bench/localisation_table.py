@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lucency.bench.record import shown
+from lucency.bench.record import Grid, shown
 from lucency.records import Estimate, Rate, Record
 
 HEADER = (
@@ -46,19 +46,18 @@ class LocalisationRow(Record):
     mean_drop: Estimate
 
 
-def as_table(rows: Sequence[LocalisationRow]) -> str:
-    """The rows as Markdown, with counts and 95 % intervals; nothing for no rows."""
+def as_grids(rows: Sequence[LocalisationRow]) -> tuple[Grid, ...]:
+    """The rows as one table, with counts and 95 % intervals; none for no rows."""
     if not rows:
-        return ""
-    lines = [HEADER, ("---", "---", "--:", *["---"] * (len(HEADER) - 3)), *map(_cells, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return ()
+    title = "Do the maps point at the trigger?"
+    return (Grid(title=title, header=HEADER, rows=tuple(_cells(row) for row in rows)),)
 
 
 def _cells(row: LocalisationRow) -> tuple[str, ...]:
-    blank = f" ({row.blank} blank)" if row.blank else ""
     return (
-        row.trigger.replace("|", "\\|"),
-        row.method.replace("|", "\\|") + blank,
+        row.trigger,
+        row.method + (f" ({row.blank} blank)" if row.blank else ""),
         f"{row.cells_down} × {row.cells_across}",
         *(_rate(rate) for rate in (row.hit_2px, row.hit_5px, row.top_hit)),
         *(_estimate(e) for e in (row.energy, row.energy_near, row.iou)),

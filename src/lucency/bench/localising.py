@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+import polars as pl
 import torch
 from pydantic import Field
 
@@ -16,7 +17,7 @@ from lucency.bench.regions import Agreement
 from lucency.bench.triggered import TriggeredFilms, checked, first, maps_of, oracle
 from lucency.errors import LucencyError
 from lucency.evaluate.faithfulness import PatchCurve, patch_curve
-from lucency.evaluate.localisation import NO_EVIDENCE, localise
+from lucency.evaluate.localisation import NO_EVIDENCE, Localisation, localise
 from lucency.evaluate.means import mean
 from lucency.evaluate.rates import rate
 from lucency.explain import EXPLANATIONS, Explanation
@@ -58,11 +59,26 @@ LOCALISATION = LocalisationSize()
 
 @dataclass(frozen=True)
 class LocalisationResult:
-    """The table, the rows on bf16, and what to know when reading them."""
+    """The table, the rows on bf16, what to know when reading them, and the raw scores: a line a
+    film, method and trigger."""
 
     table: tuple[LocalisationRow, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    scores: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A method on the films of one trigger: each film's scores, and of the first films the curves
+    of deletion."""
+
+    trigger: str
+    method: str
+    cells: tuple[int, int]
+    patients: tuple[str, ...]
+    found: list[Localisation]
+    curves: list[PatchCurve]
 
 
 def bench_localisation(
@@ -77,7 +93,7 @@ def bench_localisation(
 
     Bar: bf16 has the same top region as float32 on 98 % of all films, for each gradient method.
     """
-    table: list[LocalisationRow] = []
+    scored: list[_Scored] = []
     notes: list[str] = []
     agreement = Agreement()
     for case in cases:
@@ -86,39 +102,49 @@ def bench_localisation(
         with progress(f"Localisation: {case.name}", len(entrants) + 1) as advance:
             for name, method in entrants.items():
                 try:
-                    table.append(_measure(films, name, method, size, seed))
+                    scored.append(_measure(films, name, method, size, seed))
                     if name in GRADIENT_METHODS:
                         agreement.compare(films, name, method, size.batch)
                 except LucencyError as error:
                     notes.append(f"{case.name}: {name} is left out: {error}")
                 advance(1)
-            table.append(_score(films, ORACLE, oracle(films), size, seed))
+            scored.append(_score(films, ORACLE, oracle(films), size, seed))
             advance(1)
-    if table:
+    if scored:
         notes.append(_reading(size))
-    return LocalisationResult(tuple(table), agreement.rows(seed), tuple(notes))
+    table = tuple(_summary(one, seed) for one in scored)
+    return LocalisationResult(table, agreement.rows(seed), tuple(notes), _raw(scored))
 
 
 def _measure(
     case: TriggeredFilms, name: str, method: Explanation, size: LocalisationSize, seed: int
-) -> LocalisationRow:
+) -> _Scored:
     films = first(case, size.sweep_films) if name in SWEEPS else case
     return _score(films, name, maps_of(films, name, method, batch=size.batch), size, seed)
 
 
 def _score(
     case: TriggeredFilms, name: str, maps: FloatArray, size: LocalisationSize, seed: int
-) -> LocalisationRow:
+) -> _Scored:
     shape = (case.images.shape[1], case.images.shape[2])
-    found = [localise(m, box, shape) for m, box in zip(maps, case.boxes, strict=True)]
-    curves = _curves(first(case, size.drop_films), maps, size, seed)
-    patients = case.patients or ()
-    generator = np.random.default_rng([seed, 0x10CA])
-    return LocalisationRow(
+    return _Scored(
         trigger=case.name,
         method=name,
-        cells_down=maps.shape[1],
-        cells_across=maps.shape[2],
+        cells=(maps.shape[1], maps.shape[2]),
+        patients=case.patients or (),
+        found=[localise(m, box, shape) for m, box in zip(maps, case.boxes, strict=True)],
+        curves=_curves(first(case, size.drop_films), maps, size, seed),
+    )
+
+
+def _summary(scored: _Scored, seed: int) -> LocalisationRow:
+    found, curves, patients = scored.found, scored.curves, scored.patients
+    generator = np.random.default_rng([seed, 0x10CA])
+    return LocalisationRow(
+        trigger=scored.trigger,
+        method=scored.method,
+        cells_down=scored.cells[0],
+        cells_across=scored.cells[1],
         blank=sum(f.reason == NO_EVIDENCE for f in found),
         hit_2px=rate(np.array([f.is_hit for f in found]), patients, generator),
         hit_5px=rate(np.array([f.is_wide_hit for f in found]), patients, generator),
@@ -126,9 +152,32 @@ def _score(
         energy=mean([f.energy or 0.0 for f in found], patients),
         energy_near=mean([f.energy_near or 0.0 for f in found], patients),
         iou=mean([f.iou or 0.0 for f in found], patients),
-        first_drop=mean([c.deletion[0] - c.deletion[1] for c in curves], patients[: len(curves)]),
+        first_drop=mean([_first_drop(c) for c in curves], patients[: len(curves)]),
         mean_drop=mean([c.mean_drop for c in curves], patients[: len(curves)]),
     )
+
+
+def _raw(scored: Sequence[_Scored]) -> pl.DataFrame:
+    """trigger, method, film (its place in the case), what `Localisation` says, and the drops."""
+    lines = []
+    for one in scored:
+        for i, found in enumerate(one.found):
+            curve = one.curves[i] if i < len(one.curves) else None
+            lines.append(
+                {
+                    "trigger": one.trigger,
+                    "method": one.method,
+                    "film": i,
+                    **asdict(found),
+                    "first_drop": None if curve is None else _first_drop(curve),
+                    "mean_drop": None if curve is None else curve.mean_drop,
+                }
+            )
+    return pl.DataFrame(lines, infer_schema_length=None)
+
+
+def _first_drop(curve: PatchCurve) -> float:
+    return float(curve.deletion[0] - curve.deletion[1])
 
 
 def _curves(
