@@ -2,8 +2,11 @@
 
 import json
 import pickle
+import re
 import struct
+import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +21,10 @@ from lucency.data.preprocess import InputContract
 from lucency.errors import ConfigError, ModelError
 from lucency.victims.architectures import ARCHITECTURES
 from lucency.victims.card import ModelCard, load_victim, save_victim
+from lucency.victims.foreign import FOREIGN
 from lucency.victims.victim import has_fast_bf16, predict
+from lucency.victims.weights import PICKLED
+from lucency.victims.xrv import XRV_WEIGHTS
 
 BIAS = "class_layers.out.bias"
 
@@ -361,3 +367,34 @@ def test_a_card_that_does_not_fit_is_refused(folder, old, new, error, said):
     edit(folder, old, new)
     with pytest.raises(error, match=said):
         load_victim(folder)
+
+
+# --- the page that describes cards ----------------------------------------------------------------
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+
+
+def example_cards():
+    """The indented cards of the page."""
+    text = PAGE.read_text(encoding="utf-8").split("## The model card")[1]
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", text, flags=re.M)
+    return [textwrap.dedent(b[b.index("    [model]") :]) for b in blocks if "    [model]" in b]
+
+
+def test_the_example_cards_of_the_page_are_valid(tmp_path):
+    cards = []
+    for text in example_cards():
+        (tmp_path / "model.toml").write_text(text)
+        cards.append(load_toml(tmp_path / "model.toml", ModelCard))
+    assert [c.model.architecture for c in cards] == ["densenet121", "xrv:densenet121-res224-nih"]
+    name = "densenet121-res224-nih"
+    assert cards[1].model.findings == XRV_WEIGHTS[name].findings
+    XRV_WEIGHTS[name].require(name, cards[1].input, len(cards[1].model.findings))
+
+
+def test_the_page_names_every_kind_of_architecture():
+    page = PAGE.read_text(encoding="utf-8").split("## Architectures")[1]
+    for package in FOREIGN:
+        assert f'| `"{package}:NAME"` |' in page
+    for ending in PICKLED:
+        assert f"`{ending}`" in PAGE.read_text(encoding="utf-8")

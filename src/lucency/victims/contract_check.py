@@ -13,6 +13,7 @@ from lucency.data.preprocess import InputContract
 from lucency.errors import LucencyError, ModelError
 from lucency.records import BoolArray, FloatArray, NetworkInputs
 from lucency.victims import contract_faults as faults
+from lucency.victims.first_norm import first_norm_fault, look_at_first_norm
 from lucency.victims.victim import Victim, normalise, to_grey
 
 LOOKED_AT = 64
@@ -42,12 +43,14 @@ def check_victim(victim: Victim, images: NetworkInputs) -> tuple[str, ...]:
     different = len(np.unique(chosen.reshape(len(chosen), -1), axis=0))
     if different > 1:
         _require_moving(logits, named, victim.contract)
+    remembered = look_at_first_norm(victim, chosen)
     found = [
         faults.scaling_fault(victim.contract),
         faults.dark_films_fault(grey, chosen),
         faults.flat_films_fault(grey),
         faults.saturated_films_fault(grey),
         faults.saturated_outputs_fault(logits),
+        None if remembered is None else first_norm_fault(remembered),
         *_reading_faults(outputs, named, victim),
     ]
     if different > 1:
