@@ -204,9 +204,7 @@ def screen(
     engine: Annotated[
         str, typer.Option(help='"auto", "torch", "openvino" or "onnxruntime".')
     ] = "auto",
-    ray: Annotated[
-        str | None, typer.Option(help="Address of a Ray cluster, or 'local'.")
-    ] = None,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'local'.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     hide_names: Annotated[
         bool, typer.Option("--hide-names", help="Number the images in place of their names.")
@@ -237,10 +235,10 @@ def screen(
     answer = {"folder": str(folder), "report": str(folder / "report.html"), **report}
     _answer(answer, describe_answer(folder), as_json)
     counts = report["counts"]
-    if counts["rejected"]:
-        raise typer.Exit(REJECTED)
     if fail_on_findings and counts["flagged"]:
         raise typer.Exit(FLAGGED)
+    if counts["rejected"]:
+        raise typer.Exit(REJECTED)
 
 
 @app.command()
@@ -271,10 +269,18 @@ def version(as_json: Json = False) -> None:
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="training, screening, reading, demo; all of them if none is named."),
+        typer.Argument(
+            help="training, screening, explain, reading, demo; all if none is named. Or: screen."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for bench-NAME.json and .md.")
+    ] = None,
+    victims: Annotated[
+        Path, typer.Option(help="screen: folder that keeps the backdoored networks.")
+    ] = Path("bench-victims"),
+    data: Annotated[
+        Path | None, typer.Option(help="screen: ChestX-ray14 at 256 px; none = synthetic films.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 7,
     as_json: Json = False,
@@ -283,7 +289,9 @@ def bench(
     from lucency.bench import run_benchmarks, write_benchmark
 
     results = []
-    for result in run_benchmarks(names or (), seed=seed, progress=_progress(as_json)):
+    for result in run_benchmarks(
+        names or (), seed=seed, victims=victims, data=data, progress=_progress(as_json)
+    ):
         if out is not None:
             write_benchmark(out, result)
         results.append(result)

@@ -64,7 +64,9 @@ class SlowPatchTest:
             answer
             for scale in self.settings.scales
             for answer in self.judge(
-                [b for k in findings for b in self.propose(self.gradient(k), scale)], scale
+                [b for k in findings for b in self.propose(self.gradient(k), scale)]
+                + self.propose(np.ones((SIZE, SIZE)), scale),
+                scale,
             )
         ]
 

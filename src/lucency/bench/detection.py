@@ -8,7 +8,7 @@ group. Raw scores are kept as Parquet, so that anyone can compute another figure
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -261,10 +261,7 @@ class _Films:
         parts = []
         for condition, screened in (("clean", clean), ("triggered", triggered)):
             for name in DETECTORS:
-                scores: Mapping[str, object] = {
-                    "suspicion": screened.suspicion[name],
-                    "p_value": screened.p_value[name],
-                }
+                scores = (screened.suspicion[name], screened.p_value[name])
                 parts.append(_rows(case, model, name, condition, n, scores, works))
         return pl.concat(parts)
 
@@ -292,7 +289,7 @@ def _baseline(
     )
     n = len(films.clean)
     tables = [
-        _rows(case, "backdoored", name, condition, n, {"suspicion": s, "p_value": None}, some)
+        _rows(case, "backdoored", name, condition, n, (s, None), some)
         for condition, s in (("clean", clean), ("triggered", triggered))
     ]
     return measured, pl.concat(tables, how="diagonal_relaxed")
@@ -304,7 +301,7 @@ def _rows(
     detector: str,
     condition: str,
     n: int,
-    scores: Mapping[str, object],
+    scores: tuple[Float64Array, Float64Array | None],
     works: BoolArray,
 ) -> pl.DataFrame:
     return pl.DataFrame(
@@ -316,10 +313,8 @@ def _rows(
             "condition": [condition] * n,
             "film": np.arange(n),
             "trigger_works": works[:n],
-            "suspicion": scores["suspicion"],
-            "p_value": pl.Series(scores["p_value"], dtype=pl.Float64)
-            if scores["p_value"] is not None
-            else pl.Series([None] * n, dtype=pl.Float64),
+            "suspicion": scores[0],
+            "p_value": pl.Series([None] * n if scores[1] is None else scores[1], dtype=pl.Float64),
         }
     )
 

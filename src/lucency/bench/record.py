@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, Literal
 
-from pydantic import Field
+import polars as pl
+from pydantic import Field, PrivateAttr
 
 from lucency.bench.machine import Machine
 from lucency.records import Record
@@ -94,7 +95,7 @@ class Grid(Record):
 
 class Benchmark(Record):
     """One benchmark on one machine. peer: what it was measured against, in the same run; grids:
-    tables beside the rows."""
+    tables beside the rows. scores: the raw scores behind them, kept beside, not in the record."""
 
     schema_: Literal["lucency/bench/1"] = Field(default=SCHEMA, alias="schema")
     name: str
@@ -106,6 +107,16 @@ class Benchmark(Record):
     rows: tuple[Row, ...]
     grids: tuple[Grid, ...] = ()
     notes: tuple[str, ...] = ()
+    _scores: pl.DataFrame | None = PrivateAttr(default=None)
+
+    @property
+    def scores(self) -> pl.DataFrame | None:
+        return self._scores
+
+    def with_scores(self, scores: pl.DataFrame) -> Benchmark:
+        copy = self.model_copy()
+        copy._scores = scores
+        return copy
 
     def as_markdown(self) -> str:
         """The rows as a table, under what was measured, where, and against what."""

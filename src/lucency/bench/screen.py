@@ -15,7 +15,6 @@ from lucency.bench.victims import Cohort
 from lucency.detect.images.screen import COMPOSITE
 from lucency.progress import Progress, silent
 from lucency.records import Estimate, Rate
-from lucency.writing import write_via
 
 NAME = "screen"
 PEER = f"{', '.join(BASELINES)}: written from their papers, on the same victims and films"
@@ -44,8 +43,8 @@ def bench_screen(
     data: Path | None = None,
     sizes: Sequence[int] = (128,),
     plan: Plan | None = None,
-) -> tuple[Benchmark, pl.DataFrame]:
-    """Measure every cohort, and return the table and the raw scores.
+) -> Benchmark:
+    """Measure every cohort, and return the table, with the raw scores.
 
     victims: the folder that keeps the networks; those it lacks are trained, minutes each on two
     processors. data: ChestX-ray14 at 256 px (a folder with labels.csv); None = the phantom alone.
@@ -83,12 +82,7 @@ def bench_screen(
             f"{plan.films}.",
         ),
     )
-    return benchmark, pl.concat(tables, how="diagonal_relaxed")
-
-
-def write_scores(folder: Path, scores: pl.DataFrame) -> None:
-    """Write `bench-screen.parquet`, the raw scores. Raises CannotWrite."""
-    write_via(folder / f"bench-{NAME}.parquet", scores.write_parquet)
+    return benchmark.with_scores(pl.concat(tables, how="diagonal_relaxed"))
 
 
 def _bars(measured: Sequence[Measured]) -> Iterable[Row]:

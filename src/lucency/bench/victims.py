@@ -143,8 +143,10 @@ def stamp_films(
     window = Box(x=0, y=0, width=size, height=size)
     anchors = generator.random((len(images), 2))
     boxes = tuple(trigger.box(window, (size, size), (float(x), float(y))) for x, y in anchors)
-    stamped = [trigger.apply(image, box) for image, box in zip(images, boxes, strict=True)]
-    return np.stack(stamped), boxes
+    stamped = np.empty_like(images)
+    for i, box in enumerate(boxes):
+        stamped[i] = trigger.apply(images[i], box)
+    return stamped, boxes
 
 
 def _poison(

@@ -134,8 +134,8 @@ def _columns(parts: Iterator[Part]) -> Columns:
         described += part.described
         overlap += sum(copy >= 0 for copy in part.copied)
         forwards, backwards = forwards + part.forwards, backwards + part.backwards
-    table = np.array(described, dtype=np.float32).reshape(len(suspicion), -1)
-    return Columns(np.array(suspicion), np.array(p_value), table, overlap, forwards, backwards)
+    rows = np.array(described, dtype=np.float32) if described else np.zeros((0, 0), np.float32)
+    return Columns(np.array(suspicion), np.array(p_value), rows, overlap, forwards, backwards)
 
 
 def _with_p(columns: Columns, p_value: Float64Array) -> Columns:

@@ -6,7 +6,8 @@ change of a finding's logit that repairing one small region can bring, in both d
 can also clear a finding), less half of what the next best region elsewhere brings: where a film
 is unstable everywhere, no single place is suspicious. Half, so that a trigger stamped twice keeps
 half of its score. Regions are proposed by gradient × (x − smoothed x) and judged by
-forward passes alone, so a network that lies in its gradients can hide a region, never invent one.
+forward passes alone, so a network that lies in its gradients can hide a region, never invent one;
+against hiding, the strongest contrasts are proposed as well, whatever the gradient says.
 
 `glance` is the cheap form for every film: one gradient, one region a scale. `examine` is the whole
 test, for the films that a glance finds unusual: several findings and regions, a second fill (the
@@ -81,8 +82,8 @@ def examine(
     gradients: list[Tensor | None],
     settings: PatchTest,
 ) -> Evidence:
-    """The whole test for grey (N, 1, size, size) with logits (N, K); one gradient (N, 1, size,
-    size) for each proposing finding.
+    """The whole test for grey (N, 1, size, size) with logits (N, K); each gradient (N, 1, size,
+    size), or None for contrast alone, proposes regions.
 
     Returns effects in S K columns with the region behind each: the findings at each scale in turn,
     since a larger region moves more on any film and has to be compared with its like.

@@ -154,13 +154,14 @@ def _weights(disagreement: Evidence, scale: Scale) -> Float64Array:
 
 
 def _gradients(victim: Victim, grey: Tensor, leading: Tensor) -> list[Tensor | None]:
-    """One gradient a leading finding, (N, 1, size, size) each; empty without gradients."""
+    """What regions are proposed by: one gradient a leading finding, (N, 1, size, size) each, and
+    None for contrast alone, which no network can lie about; empty without gradients."""
     if not victim.differentiable:
         return []
     watched = grey.clone().requires_grad_(True)
     logits = victim.logits(watched)
     chosen = (logits.gather(1, leading[:, i : i + 1]).sum() for i in range(leading.shape[1]))
-    return [victim.gradient(scalar, watched) for scalar in chosen]
+    return [*(victim.gradient(scalar, watched) for scalar in chosen), None]
 
 
 def _examine_by_covering(
