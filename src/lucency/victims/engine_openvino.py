@@ -24,8 +24,14 @@ _TELEMETRY = "openvino_telemetry"
 def convert(network: nn.Module, batch: Tensor, precision: Precision) -> Graph:
     """The network as OpenVINO's intermediate representation, for batches of the given shape."""
     openvino = import_openvino()
+    # `openvino.convert_model` does the same, and reports each conversion to its maker's server.
+    frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+    trace = import_openvino("openvino.frontend.pytorch.ts_decoder").TorchScriptPythonDecoder
     with torch.no_grad(), quiet():
-        model = openvino.convert_model(network, example_input=batch, input=list(batch.shape))
+        # Has a name because the front end does not keep it alive, nor the weights in it.
+        traced = trace(network, example_input=(batch,))
+        model = frontend.convert(frontend.load(traced))
+    model.reshape({0: list(batch.shape)})
     # The library writes to paths alone.
     with TemporaryDirectory() as folder:
         path = Path(folder) / "network.xml"
@@ -70,11 +76,11 @@ def compile_graph(graph: Graph) -> Run:
     return run
 
 
-def import_openvino() -> Any:
-    """The package, which by itself reports its import and every conversion to its maker's server:
-    a tool for patients' films does not."""
+def import_openvino(module: str = NAME) -> Any:
+    """The package, or a module of it. Its import alone reports to its maker's server, from a fork
+    of this process; a tool for patients' films does not."""
     with _without_telemetry():
-        return import_extra(NAME, extra=NAME, needed_by="The engine openvino")
+        return import_extra(module, extra=NAME, needed_by="The engine openvino")
 
 
 LIBRARY = Library(NAME, computes_bf16=True, convert=convert, compile=compile_graph)
@@ -92,8 +98,8 @@ def _settings(precision: Precision) -> dict[str, Any]:
 
 @contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """Inside the block the package for telemetry cannot be imported; OpenVINO then does without,
-    and stays so. Where somebody else has imported it before, that is left as it is."""
+    """Inside the block the package for telemetry cannot be imported: OpenVINO then does without,
+    and stays so. Where somebody has imported it before, that is left as it is."""
     absent = _TELEMETRY not in sys.modules
     if absent:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
