@@ -117,7 +117,8 @@ def fit(
 ) -> ScaleUp:
     """Operating points, and how consistent the clean reference films (n, size, size) are.
 
-    Calibrate on films that are not in the reference. Nothing is drawn: the seed is ignored. Raises DataError for fewer than 8 reference films.
+    Calibrate on films that are not in the reference. Nothing is drawn: the seed is ignored.
+    Raises DataError for fewer than 8 reference films.
     """
     require_patients(len(reference))
     with frozen(victim.network):
