@@ -100,11 +100,11 @@ class Functional(nn.Module):
 
 
 class Probabilities(nn.Module):
-    """Another network's outputs in another order, as probabilities."""
+    """Another network whose outputs went through a sigmoid."""
 
-    def __init__(self, inner: nn.Module, order: tuple[int, ...]) -> None:
+    def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.inner, self.order = copy.deepcopy(inner), list(order)
+        self.inner = copy.deepcopy(inner)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.inner(x))

@@ -207,7 +207,7 @@ class TestConformance:
 
     def test_outputs_in_another_order_and_as_probabilities(self, name: str) -> None:
         plain, grey = make_victim(), make_grey()
-        network = Probabilities(plain.network, ()).eval()
+        network = Probabilities(plain.network).eval()
         options = {"layer": "inner.features.denseblock2"} if name == "grad-cam" else {}
         given = {**QUICK.get(name, {}), **options}
         victim = replace(plain, network=network, outputs="probabilities", columns=(2, 0, 1))

@@ -154,11 +154,15 @@ def test_gradients_against_captum() -> None:
     median = gradient_median(victim, images, (2, 0, 1))
     peers = captum()
     for place, finding in enumerate((2, 0, 1)):
-        product = peers.InputXGradient(Logits(victim)).attribute(images.clone(), target=finding)
+        product = peers.InputXGradient(Logits(victim)).attribute(
+            images.clone().requires_grad_(), target=finding
+        )
         torch.testing.assert_close(
             found.maps[:, place], product[:, 0].detach(), atol=1e-6, rtol=1e-4
         )
-        slopes = peers.Saliency(Logits(victim)).attribute(images.clone(), target=finding, abs=False)
+        slopes = peers.Saliency(Logits(victim)).attribute(
+            images.clone().requires_grad_(), target=finding, abs=False
+        )
         structure = images - median_filter(images, 5)
         expected = (slopes * structure)[:, 0].detach()
         torch.testing.assert_close(median.maps[:, place], expected, atol=1e-6, rtol=1e-4)

@@ -46,7 +46,9 @@ def rise(
     hidden = baseline_of(grey, baseline, width)
     shown = grey.detach() - hidden
     size = (grey.shape[2], grey.shape[3])
-    cells, shifts = draw_masks(samples, grid, probability, size, seed)
+    cells, shifts = (
+        drawn.to(grey.device) for drawn in draw_masks(samples, grid, probability, size, seed)
+    )
     weighted = torch.zeros(len(grey), len(chosen), *size, device=grey.device)
     total = torch.zeros(len(grey), len(chosen), device=grey.device)
     coverage = torch.zeros(len(grey), 1, *size, device=grey.device)
@@ -55,7 +57,7 @@ def rise(
         for images, drawn in tiles(
             victim, len(grey), samples, budget_mb=budget_mb, with_gradients=False
         ):
-            masks = masks_of(cells[drawn], shifts[drawn], size).to(grey.device)
+            masks = masks_of(cells[drawn], shifts[drawn], size)
             versions = hidden[images] + masks[:, None, None] * shown[images]
             with torch.inference_mode():
                 logits = victim.logits(versions.flatten(0, 1)).view(*versions.shape[:2], -1)
@@ -88,9 +90,9 @@ def masks_of(cells: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor:
     enlarged = interpolate(
         cells[:, None], [(grid + 1) * s for s in sides], mode="bilinear", align_corners=False
     )[:, 0]
-    rows = shifts[:, 0, None] + torch.arange(size[0])
-    columns = shifts[:, 1, None] + torch.arange(size[1])
-    sample = torch.arange(len(cells))[:, None, None]
+    rows = shifts[:, 0, None] + torch.arange(size[0], device=cells.device)
+    columns = shifts[:, 1, None] + torch.arange(size[1], device=cells.device)
+    sample = torch.arange(len(cells), device=cells.device)[:, None, None]
     return enlarged[sample, rows[:, :, None], columns[:, None, :]]
 
 
