@@ -37,24 +37,31 @@ NAME = "T1 counterfactual patch"
 class PatchTest:
     """The test's settings.
 
-    scales: sides of the regions, network pixels; glance: those of a glance, of which the smaller
-    one repairs whatever is smaller than it. findings: how many findings propose regions (the
-    most disagreeing ones of T0). regions: proposals a finding and scale. confirm: strongest
-    proposals a scale that are repaired once more, with another fill; the weaker effect counts.
-    rival: share of the next best region's effect that is taken off. pairs: whether the two best
-    regions of a scale that do not touch are also repaired together.
+    scales: sides of the regions, network pixels; glance: those of a glance, where a region repairs
+    whatever is smaller than it. Sides above a twelfth of the film are left out: there, a region
+    holds real findings. findings: how many findings propose regions, the most unusual ones.
+    regions: proposals a finding and scale. confirm: strongest proposals a scale that are repaired
+    once more, with another fill; the weaker effect counts. rival: share of the next best region's
+    effect that is taken off. pairs: whether the two best regions of a scale that do not touch are
+    also repaired together.
     """
 
     scales: tuple[int, ...] = (1, 3, 5, 8)
-    glance: tuple[int, ...] = (3, 8)
-    findings: int = 3
+    glance: tuple[int, ...] = (3, 5, 8)
+    findings: int = 2
     regions: int = 2
-    confirm: int = 2
+    confirm: int = 1
     rival: float = 0.5
     pairs: bool = True
 
 
 DEFAULT = PatchTest()
+SHARE = 12
+
+
+def fitting(sides: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """The sides that a film of `size` pixels allows; the smallest one always."""
+    return tuple(side for side in sides if side <= max(size // SHARE, min(sides)))
 
 
 def glance(
@@ -66,7 +73,7 @@ def glance(
     by contrast alone. A forward an image and scale.
     """
     boxes, fills = [], []
-    for scale in settings.glance:
+    for scale in fitting(settings.glance, grey.shape[-1]):
         fill = smooth(grey, scale)
         boxes.append(peaks(_first_order(grey, fill, gradient), scale, 1))
         fills.append(fill)
@@ -89,7 +96,7 @@ def examine(
     since a larger region moves more on any film and has to be compared with its like.
     """
     suspicious, effects, where = [], [], []
-    for scale in settings.scales:
+    for scale in fitting(settings.scales, grey.shape[-1]):
         fill = smooth(grey, scale)
         boxes = torch.cat(
             [peaks(_first_order(grey, fill, g), scale, settings.regions) for g in gradients], dim=1

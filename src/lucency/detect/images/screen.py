@@ -7,7 +7,7 @@ over the whole film; for that there are companions, which only say that a film, 
 answer to it, is unlike the clean ones: distance in features, and spectrum.
 
 T1's whole test is made only where a look was unusual: among clean films, one in
-sixteen. The score of
+twenty. The score of
 the others is that of the companions alone. The same schedule runs on the calibration films, so the
 p-values hold for it as for any other score.
 """
@@ -35,7 +35,14 @@ from lucency.detect.images.reference import (
     require_patients,
     thumbnails,
 )
-from lucency.detect.images.stages import Look, disagreement_of, examine, look
+from lucency.detect.images.stages import (
+    Look,
+    Usual,
+    disagreement_of,
+    examine,
+    fit_usual,
+    look,
+)
 from lucency.detect.images.suspicion import Suspicion
 from lucency.errors import DataError
 from lucency.progress import Progress, silent
@@ -63,7 +70,7 @@ class Schedule:
     """
 
     patch: PatchTest = field(default_factory=PatchTest)
-    examined: float = 0.06
+    examined: float = 0.05
     material: float = 0.5
     fit_share: float = 0.35
     folds: int = 5
@@ -112,17 +119,19 @@ class Unit:
 class Screener:
     """A victim, and what clean films look like to the tests.
 
-    t0, glance, t1: scales of their effects. bound: T0's and the glance's common suspicion above
-    which a film is examined. units: a detector's name -> its unit. calibration: a detector's name
-    -> the suspicions of the calibration films, (n,); groups: which view each belongs to; clean:
-    all that was measured on them; n_duplicates: how many are copies of another.
+    usual: what clean films are like; glance, t1: scales of their effects. oddness: the unit of each
+    reason to examine a film; bound: how odd it has to look. units: a detector's name -> its unit.
+    calibration: a detector's name -> the suspicions of the calibration films, (n,); groups: which
+    view each belongs to; clean: all that was measured on them; n_duplicates: how many are copies of
+    another.
     """
 
     victim: Victim
     schedule: Schedule
-    t0: Scale
+    usual: Usual
     glance: Scale
     t1: Scale
+    oddness: tuple[float, ...]
     bound: float
     units: dict[str, Unit]
     distance: Distance
@@ -226,15 +235,16 @@ def _fit(
     victim: Victim, films: NetworkInputs, schedule: Schedule, seed: int, progress: Progress
 ) -> Screener:
     """Every scale, from films on which the whole test is made."""
-    t0 = fit_scale(disagreement_of(victim, films, progress=progress))
-    seen = look(victim, films, t0, schedule.patch, progress=progress)
+    usual = fit_usual(disagreement_of(victim, films, progress=progress))
+    seen = look(victim, films, usual, schedule.patch, progress=progress)
     glance = fit_scale(seen.patches)
-    patches = examine(victim, films, seen, t0, schedule.patch, progress=progress)
+    patches = examine(victim, films, seen, usual, schedule.patch, progress=progress)
     t1 = fit_scale(patches)
-    glanced = _glance(seen, t0, glance)
+    reasons = _reasons(seen, usual, glance)
+    oddness = tuple(_unit(reason, from_zero=True).one for reason in reasons)
     spectrum = frequency.fit(victim, films, seed)
     units = {
-        T0: _unit(score(seen.disagreement, t0).suspicion, from_zero=True),
+        T0: _unit(score(seen.disagreement, usual.t0).suspicion, from_zero=True),
         T1: _unit(score(patches, t1).suspicion, from_zero=True),
         FEATURES: _unit(_apart_distances(seen, schedule.folds)),
         SPECTRUM: _unit(_apart_spectra(victim, films, schedule.folds, seed)),
@@ -242,10 +252,11 @@ def _fit(
     return Screener(
         victim,
         schedule,
-        t0,
+        usual,
         glance,
         t1,
-        bound=float(np.quantile(glanced, 1 - schedule.examined)),
+        oddness,
+        bound=float(np.quantile(_oddness(reasons, oddness), 1 - schedule.examined)),
         units=units,
         distance=fit_distance(seen.features, seen.logits),
         spectrum=spectrum,
@@ -255,34 +266,58 @@ def _fit(
     )
 
 
-def _glance(seen: Look, t0: Scale, glance: Scale) -> Float64Array:
-    """(N,): how unusual a film looked, larger = more; decides whether it is examined."""
-    return np.maximum(score(seen.disagreement, t0).suspicion, score(seen.patches, glance).suspicion)
+def _reasons(seen: Look, usual: Usual, glance: Scale) -> tuple[Float64Array, ...]:
+    """Why a film may deserve the whole test, (N,) each, larger = more: the median moves a finding,
+    repairing a region does, or a finding stands far from all clean films."""
+    return (
+        score(seen.disagreement, usual.t0).suspicion,
+        score(seen.patches, glance).suspicion,
+        usual.extremeness(seen.logits).max(axis=1),
+    )
+
+
+def _oddness(reasons: tuple[Float64Array, ...], units: tuple[float, ...]) -> Float64Array:
+    """(N,): the strongest reason, each in what one clean film in twenty reaches."""
+    return np.max([reason / unit for reason, unit in zip(reasons, units, strict=True)], axis=0)
+
+
+def _tempered(units: Float64Array) -> Float64Array:
+    """Beyond one unit, its logarithm: a companion has a long tail on clean films, and must not
+    bury the evidence of an intervention."""
+    return np.where(units > 1, 1 + np.log(np.maximum(units, 1)), units)
 
 
 def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> Screening:
     """Suspicions of each detector, and T1's region; no p-values yet."""
     victim, schedule, units = screener.victim, screener.schedule, screener.units
-    seen = look(victim, images, screener.t0, schedule.patch, progress=progress)
-    t0 = score(seen.disagreement, screener.t0)
+    seen = look(victim, images, screener.usual, schedule.patch, progress=progress)
+    t0 = score(seen.disagreement, screener.usual.t0)
     found = _Regions.of_glance(seen, screener.glance)
-    glanced = _glance(seen, screener.t0, screener.glance)
-    t1, local = glanced / (1 + glanced) - 1, np.full(len(images), -np.inf)
-    rows = np.flatnonzero(glanced > screener.bound)
+    reasons = _reasons(seen, screener.usual, screener.glance)
+    odd = _oddness(reasons, screener.oddness)
+    t1, local = odd / (1 + odd) - 1, np.full(len(images), -np.inf)
+    rows = np.flatnonzero(odd > screener.bound)
     if len(rows):
         patches = examine(
-            victim, images[rows], _rows(seen, rows), screener.t0, schedule.patch, progress=progress
+            victim,
+            images[rows],
+            _rows(seen, rows),
+            screener.usual,
+            schedule.patch,
+            progress=progress,
         )
         t1[rows] = score(patches, screener.t1).suspicion
         material = score(patches, screener.t1, schedule.material)
-        disagreement = score(seen.disagreement, screener.t0, schedule.material).suspicion[rows]
+        disagreement = score(seen.disagreement, screener.usual.t0, schedule.material).suspicion[
+            rows
+        ]
         local[rows] = np.maximum(units[T1].of(material.suspicion), units[T0].of(disagreement))
         found.put(rows, patches, material)
     companions = {
         FEATURES: distance(screener.distance, seen.features, seen.logits),
         SPECTRUM: screener.spectrum(images),
     }
-    whole = np.max([units[name].of(companions[name]) for name in COMPANIONS], axis=0)
+    whole = _tempered(np.max([units[name].of(companions[name]) for name in COMPANIONS], axis=0))
     return Screening(
         suspicion={T0: t0.suspicion, T1: t1, **companions, COMPOSITE: np.maximum(local, whole)},
         p_value={},

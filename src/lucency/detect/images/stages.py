@@ -1,8 +1,8 @@
 """The two stages of a screening: a look at every film, and the whole test for the unusual ones.
 
-A look: one pass for logits and features, the medians of T0, one gradient along the findings on
-which they disagree, and one repaired region a scale: 1 + 3 forwards, 1 backward, 2 forwards;
-one more forward where an engine computes them, which has no gradients.
+A look: one pass for logits and features, the medians of T0, the gradient of the one finding that is
+most unusual, and one repaired region a scale: 1 + 3 forwards, 1 backward, 3 forwards; one more
+forward where an engine computes them, which has no gradients.
 """
 
 from __future__ import annotations
@@ -14,18 +14,40 @@ import torch
 from torch import Tensor
 
 from lucency.detect.images import counterfactual_patch
-from lucency.detect.images.calibrate import Scale
+from lucency.detect.images.calibrate import Scale, fit_scale
 from lucency.detect.images.counterfactual_patch import PatchTest
 from lucency.detect.images.covering import cover
 from lucency.detect.images.evidence import Evidence, concatenate
 from lucency.detect.images.median_disagreement import WIDTHS, disagree
 from lucency.progress import Progress, silent
-from lucency.records import Float64Array, FloatArray, NetworkInputs
+from lucency.records import Float64Array, FloatArray, IntArray, NetworkInputs
 from lucency.victims.victim import Victim, frozen, to_grey
 
 BATCH = 32
-# How many findings share the one gradient of a look.
-LEADING = 3
+# A finding's logit this many standard deviations from its clean mean counts as much as a
+# disagreement that one clean film in twenty reaches.
+UNUSUAL = 2.0
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What clean films are like before anything is repaired: the scale of T0; mean and standard
+    deviation of each finding's logit, (K,)."""
+
+    t0: Scale
+    mean: Float64Array
+    deviation: Float64Array
+
+    def extremeness(self, logits: FloatArray) -> Float64Array:
+        """logits (N, K) -> (N, K) >= 0: standard deviations from the clean mean."""
+        return np.abs(logits - self.mean) / self.deviation
+
+
+def fit_usual(disagreement: Evidence) -> Usual:
+    """From T0's evidence on clean films."""
+    n_findings = int(disagreement.findings.max()) + 1
+    logits = disagreement.logits[:, :n_findings]
+    return Usual(fit_scale(disagreement), logits.mean(axis=0), np.maximum(logits.std(axis=0), 1e-6))
 
 
 @dataclass(frozen=True)
@@ -58,17 +80,17 @@ def disagreement_of(
 def look(
     victim: Victim,
     images: NetworkInputs,
-    scale: Scale,
+    usual: Usual,
     settings: PatchTest,
     *,
     progress: Progress = silent,
 ) -> Look:
-    """images (N, size, size), N ≥ 1; scale of T0."""
+    """images (N, size, size), N ≥ 1."""
     parts = []
     with frozen(victim.network), progress("Looking", len(images)) as advance:
         for start in range(0, len(images), BATCH):
             grey = to_grey(images[start : start + BATCH], victim.device)
-            parts.append(_look(victim, grey, scale, settings))
+            parts.append(_look(victim, grey, usual, settings))
             advance(len(grey))
     features = [p.features for p in parts if p.features is not None]
     return Look(
@@ -79,7 +101,7 @@ def look(
     )
 
 
-def _look(victim: Victim, grey: Tensor, scale: Scale, settings: PatchTest) -> Look:
+def _look(victim: Victim, grey: Tensor, usual: Usual, settings: PatchTest) -> Look:
     watched = grey.clone().requires_grad_(victim.differentiable)
     traced: Tensor | None = None
     if victim.differentiable and victim.engine is None:
@@ -94,8 +116,9 @@ def _look(victim: Victim, grey: Tensor, scale: Scale, settings: PatchTest) -> Lo
     if victim.differentiable:
         # The engine has no gradients: the network is asked again.
         traced = victim.logits(watched) if traced is None else traced
-        weights = torch.from_numpy(_weights(disagreement, scale)).to(traced)
-        gradient = victim.gradient((weights * traced).sum(), watched)
+        order = leading(disagreement, logits.cpu().numpy(), usual)
+        first = torch.from_numpy(order[:, :1]).to(traced.device)
+        gradient = victim.gradient(traced.gather(1, first).sum(), watched)
     with torch.inference_mode():
         patches = counterfactual_patch.glance(victim, grey, logits, gradient, settings)
     return Look(
@@ -110,65 +133,55 @@ def examine(
     victim: Victim,
     images: NetworkInputs,
     seen: Look,
-    scale: Scale,
+    usual: Usual,
     settings: PatchTest,
     *,
     progress: Progress = silent,
 ) -> Evidence:
     """The whole of T1 for films (N, size, size) that were looked at, N ≥ 1."""
-    strength = np.abs(by_finding(seen.disagreement, scale))
-    leading = np.argsort(-strength, axis=1, kind="stable")[:, : settings.findings]
+    order = leading(seen.disagreement, seen.logits, usual)[:, : settings.findings]
     parts = []
     with frozen(victim.network), progress("Examining", len(images)) as advance:
         for start in range(0, len(images), BATCH):
             rows = slice(start, start + BATCH)
             grey = to_grey(images[rows], victim.device)
             logits = torch.from_numpy(seen.logits[rows]).to(grey)
-            gradients = _gradients(victim, grey, torch.from_numpy(leading[rows]).to(grey.device))
+            gradients = _gradients(victim, grey, torch.from_numpy(order[rows]).to(grey.device))
             with torch.inference_mode():
                 if gradients:
                     parts.append(
                         counterfactual_patch.examine(victim, grey, logits, gradients, settings)
                     )
                 else:
-                    parts.append(_examine_by_covering(victim, grey, logits, scale, settings))
+                    parts.append(_examine_by_covering(victim, grey, logits, usual, settings))
             advance(len(grey))
     return concatenate(parts)
 
 
-def by_finding(evidence: Evidence, scale: Scale) -> Float64Array:
-    """T0's columns (N, W K) -> the standardised disagreement of each finding at the width at which
-    it is largest, signed, (N, K)."""
-    widths = scale.standardise(evidence)
-    stacked = widths.reshape(len(widths), len(WIDTHS), -1)
-    at = np.abs(stacked).argmax(axis=1)[:, None]
-    return np.take_along_axis(stacked, at, axis=1)[:, 0]
+def leading(disagreement: Evidence, logits: FloatArray, usual: Usual) -> IntArray:
+    """(N, K): each film's findings, the most unusual one first: by how far the median moves it, and
+    by how far it stands from clean films."""
+    widths = np.abs(usual.t0.standardise(disagreement)).reshape(len(logits), len(WIDTHS), -1)
+    strength = widths.max(axis=1) + usual.extremeness(logits) / UNUSUAL
+    return np.argsort(-strength, axis=1, kind="stable")
 
 
-def _weights(disagreement: Evidence, scale: Scale) -> Float64Array:
-    """(N, K): the findings that disagree most, weighed by how much, with their sign; 0 = others."""
-    signed = by_finding(disagreement, scale)
-    count = min(LEADING, signed.shape[1])
-    bound = np.sort(np.abs(signed), axis=1)[:, -count, None]
-    return np.where(np.abs(signed) >= bound, signed, 0.0)
-
-
-def _gradients(victim: Victim, grey: Tensor, leading: Tensor) -> list[Tensor | None]:
+def _gradients(victim: Victim, grey: Tensor, order: Tensor) -> list[Tensor | None]:
     """What regions are proposed by: one gradient a leading finding, (N, 1, size, size) each, and
     None for contrast alone, which no network can lie about; empty without gradients."""
     if not victim.differentiable:
         return []
     watched = grey.clone().requires_grad_(True)
     logits = victim.logits(watched)
-    chosen = (logits.gather(1, leading[:, i : i + 1]).sum() for i in range(leading.shape[1]))
+    chosen = (logits.gather(1, order[:, i : i + 1]).sum() for i in range(order.shape[1]))
     return [*(victim.gradient(scalar, watched) for scalar in chosen), None]
 
 
 def _examine_by_covering(
-    victim: Victim, grey: Tensor, logits: Tensor, scale: Scale, settings: PatchTest
+    victim: Victim, grey: Tensor, logits: Tensor, usual: Usual, settings: PatchTest
 ) -> Evidence:
     """T1 on the regions that a covering scan of each film proposes."""
-    deviation = torch.from_numpy(scale.deviation[: logits.shape[1]]).to(logits).clamp(min=1e-6)
+    deviation = torch.from_numpy(usual.deviation).to(logits)
     parts = []
     for film, own in zip(torch.split(grey, 1), torch.split(logits, 1), strict=True):
         regions = cover(victim, film, deviation).boxes
