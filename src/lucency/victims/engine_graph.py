@@ -47,12 +47,12 @@ class Graph:
 
 @dataclass(frozen=True)
 class Library:
-    """Something that computes networks. compile: may be called in another process."""
+    """Something that computes networks. prepare: may be called in another process."""
 
     name: str
     computes_bf16: bool
     convert: Callable[[nn.Module, Tensor, Precision], Graph]
-    compile: Callable[[Graph], Run]
+    prepare: Callable[[Graph], Run]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class GraphEngine:
         """batch (N, C, size, size) float32, any N -> outputs (N, K') float32, and what enters the
         last linear layer (N, D) float32, or None if that cannot be had."""
         if self._run is None:
-            self._run = self.library.compile(self.graph)
+            self._run = self.library.prepare(self.graph)
         parts = self._run(_chunks(batch))
         values = [
             torch.from_numpy(np.concatenate(part)[: len(batch)])

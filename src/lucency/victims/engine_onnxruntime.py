@@ -45,4 +45,4 @@ def compile_graph(graph: Graph) -> Run:
     return run
 
 
-LIBRARY = Library(NAME, computes_bf16=False, convert=convert, compile=compile_graph)
+LIBRARY = Library(NAME, computes_bf16=False, convert=convert, prepare=compile_graph)

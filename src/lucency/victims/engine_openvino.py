@@ -83,7 +83,7 @@ def import_openvino(module: str = NAME) -> Any:
         return import_extra(module, extra=NAME, needed_by="The engine openvino")
 
 
-LIBRARY = Library(NAME, computes_bf16=True, convert=convert, compile=compile_graph)
+LIBRARY = Library(NAME, computes_bf16=True, convert=convert, prepare=compile_graph)
 
 
 def _settings(precision: Precision) -> dict[str, Any]:
