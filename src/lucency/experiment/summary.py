@@ -16,6 +16,7 @@ from lucency.attacks.survival import (
     survives_alone,
 )
 from lucency.data.inputs import Inputs
+from lucency.detect.images.counterfactual_patch import DEFAULT, fitting
 from lucency.detect.images.screen import COMPOSITE, Screener
 from lucency.experiment.films import Films
 from lucency.experiment.measure import Measured
@@ -69,7 +70,12 @@ def summarise(
         device=str(victims["backdoored"].device),
         threads=torch.get_num_threads(),
         verdict=give_verdict(
-            settings.detect.alpha, films.radiographs.notes, attack, measured, reference
+            settings.detect.alpha,
+            films.radiographs.notes,
+            attack,
+            measured,
+            reference,
+            largest_px=max(fitting(DEFAULT.scales, settings.input.size)),
         ),
         data=_data(settings, films),
         attack=attack,
@@ -85,7 +91,7 @@ def summarise(
         cells=measured.cells,
         costs=tuple(
             DetectorCost(
-                detector=f"{COMPOSITE} (T0 + T1, {model} model)",
+                detector=f"{COMPOSITE} ({model} model)",
                 forwards=spent.forwards / len(films.test),
                 backwards=spent.backwards / len(films.test),
                 forward_equivalents=spent.equivalents / len(films.test),

@@ -145,7 +145,9 @@ def _screened(
     )
     box = pl.DataFrame(
         {
-            name: pl.Series(screened.boxes[:, i] if detector in POINTING else [None] * n, dtype=pl.Int64)
+            name: pl.Series(
+                screened.boxes[:, i] if detector in POINTING else [None] * n, dtype=pl.Int64
+            )
             for i, name in enumerate(("region_x", "region_y", "region_width", "region_height"))
         }
     )

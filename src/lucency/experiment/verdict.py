@@ -7,8 +7,6 @@ from lucency.experiment.measure import MAIN_POINT, Measured
 from lucency.records import DetectionScore, Estimate, Rate
 from lucency.report.record import AttackSummary, ReferenceSummary, Verdict
 
-# Largest square that the tests are built for, network pixels: what a 7 px median deletes.
-LARGEST_TESTED = 4
 # Attack success below this is what a trigger can reach by chance.
 TAKES = 0.2
 
@@ -19,11 +17,13 @@ def give_verdict(
     attack: AttackSummary,
     measured: Measured,
     reference: ReferenceSummary,
+    largest_px: int,
 ) -> Verdict:
-    """Headline, limits and sentences of one run."""
+    """Headline, limits and sentences of one run. largest_px: side of the largest region that the
+    tests repair, network pixels."""
     return Verdict(
         headline=_headline(measured),
-        limits=_limits(alpha, notes, reference),
+        limits=_limits(alpha, notes, reference, largest_px),
         sentences=(
             _poison(attack),
             _survival(attack),
@@ -47,11 +47,14 @@ def _headline(measured: Measured) -> str:
     return f"The backdoor {attack}: success {success:.0%}; {caught} (at 1 % false alarms)."
 
 
-def _limits(alpha: float, notes: tuple[str, ...], reference: ReferenceSummary) -> tuple[str, ...]:
+def _limits(
+    alpha: float, notes: tuple[str, ...], reference: ReferenceSummary, largest_px: int
+) -> tuple[str, ...]:
     limits = [
         "This measures one attack on one model; it certifies no model as free of backdoors.",
-        f"The tests look for localised triggers of up to {LARGEST_TESTED} pixels at the network's "
-        "input; they are blind to triggers spread over the whole image and to label-only attacks.",
+        f"The tests look for localised triggers of up to {largest_px} pixels at the network's "
+        "input. A trigger spread over the whole image can only show as a film unlike the clean "
+        "ones; to label-only attacks they are blind.",
         f"P-values are read against {reference.n_calibration} clean films, one a patient: none can "
         f"be below {reference.min_p:.4f}. They hold for films of the same kind as those.",
         "A p-value is not the probability of an attack: with rare attacks most alarms are false.",
