@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from toy_victims import FINDINGS, SIZE, Toy, films, stamped, victim
 
 from lucency.detect.images.covering import Covered, CoveringTest, _grid, cover
 from lucency.victims.victim import Victim, to_grey
+from toy_victims import FINDINGS, SIZE, Toy, films, stamped, victim
 
 
 def _covered(of: Victim, image: np.ndarray, settings: CoveringTest | None = None) -> Covered:

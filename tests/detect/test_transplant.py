@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from toy_victims import FINDINGS, SIZE, Toy, films, stamped, victim
 
 from lucency.detect.images.transplant import MARGIN, PLACES, Donors, transplant
 from lucency.victims.victim import Victim, predict
+from toy_victims import FINDINGS, SIZE, Toy, films, stamped, victim
 
 
 def _donors(of: Victim, n: int = 20) -> Donors:

@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 from screened_model import NATIVE, PLACES, model_folder, reference, suspects, write_films
-from toy_victims import films
 
 from lucency.errors import ConfigError, DataError
 from lucency.report.screen_record import ScreenedImage, ScreenReport
@@ -20,6 +19,7 @@ from lucency.screening import ScreenSettings, describe_answer, screen_images
 from lucency.screening.films import FilmList, list_films
 from lucency.screening.parts import Rows, here, split
 from lucency.screening.worker import Job, Part
+from toy_victims import films
 
 SETTINGS = ScreenSettings(alpha=0.05, engine="torch")
 

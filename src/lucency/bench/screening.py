@@ -28,8 +28,8 @@ class ScreeningSize(Record):
 
     architecture: str = "densenet121"
     size: int = 224
-    images: int = Field(default=16, ge=1)
-    reference: int = Field(default=8, ge=8)
+    images: int = Field(default=64, ge=1)
+    reference: int = Field(default=60, ge=8)
     repeats: int = Field(default=3, ge=1)
 
 
@@ -64,7 +64,10 @@ def bench_screening(
     each = {name: tuple(s / n for s in taken) for name, taken in seconds.items()}
     return Benchmark(
         name=NAME,
-        title=f"the staged verdict over {len(PREVALENCE)} findings, {size.architecture}, {size.size} px",
+        title=(
+            f"the staged verdict over {len(PREVALENCE)} findings, {size.architecture}, "
+            f"{size.size} px"
+        ),
         peer=PEER,
         seed=seed,
         machine=machine,

@@ -99,7 +99,8 @@ def train(
     """Train on `training`, keep the weights of the best macro AUROC on the clean `validation`.
 
     initial: weights to start from; None = fresh ones, drawn from the seed. keep: "last" keeps the
-    last epoch's weights instead. checkpoint: a file written after each epoch, from which a killed training continues.
+    last epoch's weights instead. checkpoint: a file written after each epoch, from which a killed
+    training continues.
     Raises ConfigError for a set too small for one batch, ModelError if the loss is not finite,
     IntegrityError for a checkpoint that is torn or of another training.
     """
