@@ -16,6 +16,7 @@ from torch import Tensor
 from lucency.bench import Benchmark, write_benchmark
 from lucency.bench.contests import FINDINGS, ExplainingSize, contests
 from lucency.bench.explaining import (
+    _differences,
     _fight,
     _random_victim,
     bench_explaining,
@@ -72,6 +73,8 @@ def test_the_peers_network_gives_the_same_logits_in_the_default_layout(victim: V
     for ours, theirs in zip(victim.network.parameters(), model.network.parameters(), strict=True):
         assert theirs.is_contiguous()
         assert theirs.data_ptr() != ours.data_ptr()
+    aligned = GreyModel(victim, torch.channels_last).network.features.conv0.weight
+    assert aligned.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("place", range(10))
@@ -88,6 +91,21 @@ def test_each_peer_gives_the_same_maps(victim: Victim, place: int) -> None:
         assert difference > 1e-3
     else:
         assert difference < 1e-4
+
+
+def test_maps_are_compared_with_the_peer_in_our_layout(victim: Victim) -> None:
+    gap = 0.5
+
+    def off(images: Tensor, findings: Sequence[int]) -> Tensor:
+        return contest.ours(victim, images, findings).maps * (1 + gap)
+
+    contest = replace(contests(victim, SMALL)[0], peer=off)
+    aligned = contests(victim, SMALL, torch.channels_last)[0].peer
+    judged, beside = _differences(contest, aligned, victim, grey(), SMALL)
+    assert judged.met
+    assert judged.value < 1e-5
+    assert beside.bar is None
+    assert beside.value == pytest.approx(gap / (1 + gap))
 
 
 def test_the_largest_difference_is_relative_to_each_map() -> None:
@@ -125,7 +143,7 @@ def test_the_benchmark_runs(
     assert rows["rise, 3 masks: a plain loop ÷ ours"].bar == at_least(14)
     assert rows["gradient-median: Captum ÷ ours"].bar == at_least(1.5)
     assert rows["gradient-median: Captum ÷ ours in bf16"].bar == at_least(3.5)
-    same = [row for name, row in rows.items() if "largest difference" in name]
+    same = [row for name, row in rows.items() if name.endswith("largest value")]
     assert len(same) == 3
     for row in same:
         assert row.bar == at_most(1e-4)
@@ -174,5 +192,5 @@ def test_a_peer_is_called_for_its_own_images_and_findings_only(victim: Victim) -
         return torch.zeros(len(images), len(findings), 32, 32)
 
     contest = replace(contests(victim, SMALL)[-1], peer=peer, differs="a toy")
-    _fight(contest, victim, grey(), SMALL, lambda steps: None)
+    _fight(contest, peer, victim, grey(), SMALL, lambda steps: None)
     assert asked == [(1, (0,))] * 2

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from pydantic import Field
 
 from lucency.bench import peers
@@ -70,12 +71,16 @@ class Contest:
     differs: str | None = None
 
 
-def contests(victim: Victim, size: ExplainingSize) -> tuple[Contest, ...]:
+def contests(
+    victim: Victim,
+    size: ExplainingSize,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> tuple[Contest, ...]:
     """Every method against its peer, for DenseNets as MONAI names their parts.
 
-    Raises MissingExtra without the toolkits.
+    layout: of the peers' network. Raises MissingExtra without the toolkits.
     """
-    model = GreyModel(victim)
+    model = GreyModel(victim, layout)
     return (*_gradients(model, size), *_maps_of_layers(model, size), *_sweeps(model, size))
 
 

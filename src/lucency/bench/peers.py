@@ -23,19 +23,23 @@ Peer = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 class GreyModel(nn.Module):
-    """A victim's network as a user has it: default layout, float32, normalisation inside."""
+    """A victim's network as a user has it: float32, normalisation inside, and by default the
+    default layout."""
 
-    def __init__(self, victim: Victim) -> None:
+    def __init__(
+        self, victim: Victim, layout: torch.memory_format = torch.contiguous_format
+    ) -> None:
         super().__init__()
         plain: Any = copy.deepcopy(victim.network)
-        self.network = plain.to(memory_format=torch.contiguous_format).requires_grad_(True).eval()
+        self.network = plain.to(memory_format=layout).requires_grad_(True).eval()
+        self.layout = layout
         self.mean, self.std = _constants(victim.contract, victim.device)
         self.channels = victim.contract.channels
 
     def forward(self, grey: Tensor) -> Tensor:
         """grey (N, 1, H, W) in [0, 1] -> logits (N, K)."""
         batch = (grey.expand(-1, self.channels, -1, -1) - self.mean) / self.std
-        logits: Tensor = self.network(batch.contiguous())
+        logits: Tensor = self.network(batch.contiguous(memory_format=self.layout))
         return logits
 
 
