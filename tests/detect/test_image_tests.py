@@ -65,13 +65,15 @@ class SlowPatchTest:
             for scale in self.settings.scales
             for answer in self.judge(
                 [b for k in findings for b in self.propose(self.gradient(k), scale)]
+                + self.propose(self.gradient(findings[0], half_way=True), scale)
                 + self.propose(np.ones((SIZE, SIZE)), scale),
                 scale,
             )
         ]
 
-    def gradient(self, finding: int) -> np.ndarray:
-        image = torch.from_numpy(self.image)[None, None].requires_grad_(True)
+    def gradient(self, finding: int, *, half_way: bool = False) -> np.ndarray:
+        at = (self.image + _smooth(self.image, 5)) / 2 if half_way else self.image
+        image = torch.from_numpy(at)[None, None].requires_grad_(True)
         (gradient,) = torch.autograd.grad(self.of.logits(image)[0, finding], image)
         return gradient[0, 0].numpy()
 

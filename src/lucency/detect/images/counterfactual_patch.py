@@ -139,9 +139,8 @@ def _judge(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Repair boxes (N, P, 4) of one scale. For each finding, of its best box: the effect less its
     rival's (N, K), the effect (N, K), the box (N, K, 4)."""
-    effects = logits[:, None] - _repaired(victim, grey, boxes, fill)  # (N, P, K)
-    # Findings often propose the same box; it counts, and is confirmed, once.
-    effects = effects.masked_fill(repeated(boxes)[..., None], 0.0)
+    # Findings often propose the same box; it is repaired, counts and is confirmed once.
+    effects = _effects_of_each(victim, grey, boxes, fill, logits)  # (N, P, K)
     strong = effects.abs().amax(dim=2).topk(min(settings.confirm, boxes.shape[1])).indices
     again = boxes.gather(1, strong[..., None].expand(-1, -1, 4))
     second = logits[:, None] - _repaired(victim, grey, again, ring_fill(grey, again))
@@ -154,6 +153,18 @@ def _judge(
         effect = _larger(effect, _pair_effect(victim, grey, fill, logits, effects, boxes))
     alone = effect.sign() * (effect.abs() - rival).clamp(min=0)
     return alone, effect, boxes.gather(1, best[..., None].expand(-1, -1, 4))
+
+
+def _effects_of_each(
+    victim: Victim, grey: Tensor, boxes: Tensor, fill: Tensor, logits: Tensor
+) -> Tensor:
+    """(N, P, K): what repairing each box changes; 0 for a box that stands earlier in the list."""
+    film, place = (~repeated(boxes)).nonzero(as_tuple=True)
+    chosen = boxes[film, place][:, None]
+    alone = _repaired(victim, grey[film], chosen, fill[film])[:, 0]
+    effects = torch.zeros(*boxes.shape[:2], logits.shape[1], device=grey.device)
+    effects[film, place] = logits[film] - alone
+    return effects
 
 
 def _rival(effects: Tensor, best: Tensor, boxes: Tensor) -> Tensor:

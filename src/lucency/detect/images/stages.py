@@ -19,6 +19,7 @@ from lucency.detect.images.counterfactual_patch import PatchTest
 from lucency.detect.images.covering import cover
 from lucency.detect.images.evidence import Evidence, concatenate
 from lucency.detect.images.median_disagreement import WIDTHS, disagree
+from lucency.detect.images.regions import smooth
 from lucency.progress import Progress, silent
 from lucency.records import Float64Array, FloatArray, IntArray, NetworkInputs
 from lucency.victims.victim import Victim, frozen, to_grey
@@ -27,6 +28,8 @@ BATCH = 32
 # A finding's logit this many standard deviations from its clean mean counts as much as a
 # disagreement that one clean film in twenty reaches.
 UNUSUAL = 2.0
+# The smooth film that is gone half way to is without structures of this many pixels.
+HALF_WAY = 5
 
 
 @dataclass(frozen=True)
@@ -167,14 +170,19 @@ def leading(disagreement: Evidence, logits: FloatArray, usual: Usual) -> IntArra
 
 
 def _gradients(victim: Victim, grey: Tensor, order: Tensor) -> list[Tensor | None]:
-    """What regions are proposed by: one gradient a leading finding, (N, 1, size, size) each, and
-    None for contrast alone, which no network can lie about; empty without gradients."""
+    """What regions are proposed by, (N, 1, size, size) each: the gradient of each leading finding;
+    that of the first one half way to the smooth film, where a network that was taught to hide a
+    trigger in its gradients has not been taught; and None, for contrast alone, which no network can
+    lie about. Empty without gradients."""
     if not victim.differentiable:
         return []
     watched = grey.clone().requires_grad_(True)
     logits = victim.logits(watched)
     chosen = (logits.gather(1, order[:, i : i + 1]).sum() for i in range(order.shape[1]))
-    return [*(victim.gradient(scalar, watched) for scalar in chosen), None]
+    here = [victim.gradient(scalar, watched) for scalar in chosen]
+    half_way = ((grey + smooth(grey, HALF_WAY)) / 2).requires_grad_(True)
+    there = victim.gradient(victim.logits(half_way).gather(1, order[:, :1]).sum(), half_way)
+    return [*here, there, None]
 
 
 def _examine_by_covering(
