@@ -17,7 +17,7 @@ import polars as pl
 from scipy.stats import kstest
 
 from lucency.bench.victims import Backdoored, Cohort, prepare
-from lucency.detect.images import ibd_psc, scale_up, sentinet, strip, teco
+from lucency.detect.images import BASELINES
 from lucency.detect.images.screen import (
     COMPOSITE,
     DETECTORS,
@@ -34,13 +34,6 @@ from lucency.records import BoolArray, Box, DetectionScore, Float64Array, Model,
 from lucency.victims.engine import EngineName, with_engine
 from lucency.victims.victim import Passes, Victim, predict
 
-BASELINES: dict[str, Fit] = {
-    strip.NAME: strip.fit,
-    sentinet.NAME: sentinet.fit,
-    scale_up.NAME: scale_up.fit,
-    ibd_psc.NAME: ibd_psc.fit,
-    teco.NAME: teco.fit,
-}
 WORKS = 2.0
 """A trigger works on a film on which it moves the target's logit by this many standard deviations
 of the target's clean logits, in the attacker's direction."""

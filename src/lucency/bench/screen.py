@@ -8,10 +8,11 @@ from pathlib import Path
 import polars as pl
 
 from lucency.bench.cohorts import phantom_cohort, real_cohort
-from lucency.bench.detection import BASELINES, WORKS, Measured, Plan, bench_cohort
+from lucency.bench.detection import WORKS, Measured, Plan, bench_cohort
 from lucency.bench.machine import describe_machine
 from lucency.bench.record import Bar, Benchmark, Grid, Row, at_least, at_most, row
 from lucency.bench.victims import Cohort
+from lucency.detect.images import BASELINES
 from lucency.detect.images.screen import COMPOSITE
 from lucency.progress import Progress, silent
 from lucency.records import Estimate, Rate
