@@ -15,7 +15,7 @@ from suspicion_conformance import check_conformance, check_network_is_left, chec
 from toy_victims import FINDINGS, Curved, films, stamped, victim
 
 PLACES = [(12, 9), (30, 21), (5, 33)]
-OTHER = ScaleUpSettings((0.0, 0.4), (0.5, 1.7, 4.0), specificity=0.8, clears=True, fewest=4)
+OTHER = ScaleUpSettings((0.0, 0.4), (0.5, 1.7, 4.0), specificity=0.8, clears=True, fewest=3)
 WHITE = 255
 
 
