@@ -157,12 +157,12 @@ def test_the_files_hold_the_record_and_the_table(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_refused_before_anything_runs() -> None:
-    with pytest.raises(ConfigError, match="training, screening, reading, demo"):
+    with pytest.raises(ConfigError, match="forwards, training, screening, explain, reading, demo"):
         next(run_benchmarks(["reading", "speed"], seed=0))
 
 
 def test_the_table_of_benchmarks() -> None:
-    assert list(BENCHMARKS) == ["training", "screening", "reading", "demo"]
+    assert list(BENCHMARKS) == ["forwards", "training", "screening", "explain", "reading", "demo"]
 
 
 def test_the_machine_is_described_in_one_line() -> None:

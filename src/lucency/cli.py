@@ -270,7 +270,8 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="training, screening, explain, reading, demo; all if none is named. Or: screen."
+            help="forwards, training, screening, explain, reading, demo; all if none is named. "
+            "Or: screen."
         ),
     ] = None,
     out: Annotated[

@@ -20,6 +20,7 @@ from lucency.victims import engine as engines
 from lucency.victims.architectures import build, channels_last
 from lucency.victims.engine import engine_name, pick_engine, with_engine
 from lucency.victims.engine_graph import BATCH, Graph, GraphEngine, Library
+from lucency.victims.onnx_model import OnnxNetwork
 from lucency.victims.victim import Passes, Victim, has_fast_bf16, predict
 
 FINDINGS = ("A", "B", "C")
@@ -168,7 +169,7 @@ def test_probabilities_and_columns_are_read_from_an_engine_too(monkeypatch):
 
 
 @needs_onnxruntime
-def test_onnx_runtime_is_torch(monkeypatch):
+def test_onnx_runtime_is_torch(monkeypatch, tmp_path):
     victim = tiny()
     fast = with_engine(victim, "onnxruntime")
     with torch.inference_mode():
@@ -180,6 +181,11 @@ def test_onnx_runtime_is_torch(monkeypatch):
     assert torch.equal(logits(copied(fast), grey()), found)
     alone = torch.cat([logits(fast, image[None]) for image in grey()])
     assert torch.equal(alone, found)
+    # A model that came as ONNX is named by what computes it.
+    (tmp_path / "model.onnx").write_bytes(fast.engine.graph.model)
+    network = OnnxNetwork(tmp_path / "model.onnx", victim.contract, 5)
+    given = Victim(network, victim.contract, FINDINGS, differentiable=False)
+    assert engine_name(with_engine(given)) == engine_name(fast)
     # Second in the order, for a network in float32 alone.
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert engine_name(with_engine(victim)).startswith("onnxruntime ")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lucency.bench.demo import bench_demo
 from lucency.bench.explaining import bench_explaining
+from lucency.bench.forwards import bench_forwards
 from lucency.bench.reading import bench_reading
 from lucency.bench.record import Bar, Benchmark, Row
 from lucency.bench.screen import bench_screen
@@ -22,6 +23,7 @@ from lucency.writing import write_json, write_text, write_via
 __all__ = ["BENCHMARKS", "Bar", "Benchmark", "Row", "run_benchmarks", "write_benchmark"]
 
 BENCHMARKS: dict[str, Callable[[int, Progress], Benchmark]] = {
+    "forwards": bench_forwards,
     "training": bench_training,
     "screening": bench_screening,
     "explain": bench_explaining,

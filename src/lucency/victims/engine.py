@@ -26,6 +26,7 @@ from lucency.victims.engine_graph import (
     Tapped,
 )
 from lucency.victims.head import find_head, keep_features
+from lucency.victims.onnx_model import OnnxNetwork
 from lucency.victims.victim import Engine, Victim, frozen, has_fast_bf16, normalise
 
 EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
@@ -94,6 +95,8 @@ def engine_name(victim: Victim) -> str:
     """What computes the passes without gradients: its name, version and precision."""
     if victim.engine is not None:
         return str(victim.engine)
+    if isinstance(victim.network, OnnxNetwork):
+        return engine_onnxruntime.name()
     return f"torch {torch.__version__}, {'bf16' if victim.bf16 else 'float32'}"
 
 

@@ -45,4 +45,10 @@ def compile_graph(graph: Graph) -> Run:
     return run
 
 
+def name() -> str:
+    """The installed version, and the precision that it computes in."""
+    runtime = import_extra(NAME, extra="onnx", needed_by="The engine onnxruntime")
+    return f"{NAME} {runtime.__version__}, float32"
+
+
 LIBRARY = Library(NAME, computes_bf16=False, convert=convert, prepare=compile_graph)
