@@ -338,6 +338,17 @@ def test_a_victim_without_gradients_keeps_its_own_session():
     assert with_engine(victim, "openvino") is victim
 
 
+@pytest.mark.parametrize("after", [nn.Linear(7, 5), nn.LSTM(5, 5)], ids=["cannot run", "a pair"])
+def test_auto_never_fails(after):
+    """Not even with a network that fails: whoever asks it will say so."""
+    victim = tiny(after)
+    picked = pick_engine(victim)
+    assert picked.engine is None
+    assert len(picked.reasons) == 2
+    with pytest.raises(ModelError, match="engine openvino must compute this network, but cannot"):
+        with_engine(victim, "openvino")
+
+
 def test_a_network_on_another_device_stays_with_torch():
     network = Tiny().eval().to("meta")
     victim = Victim(network, InputContract(size=32), FINDINGS)

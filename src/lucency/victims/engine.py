@@ -107,31 +107,36 @@ def _build(victim: Victim, library: Library) -> GraphEngine:
             f"The engine {name} computes on the processor, but the network is on {device}; choose "
             "the engine torch."
         )
+    try:
+        engine, checks = _convert(victim, library)
+    except LucencyError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"The engine {name} must compute this network, but cannot ({shown(str(error), 200)}); "
+            "choose the engine torch."
+        ) from error
+    for check in checks:
+        check.require(name, engine.graph.precision)
+    return engine
+
+
+def _convert(victim: Victim, library: Library) -> tuple[GraphEngine, list[_Check]]:
     probes = _probes(victim)
     with frozen(victim.network):
         expected, entering = _compute(victim.network, probes)
         head = _head(victim.network, probes)
         returns: Returns = "outputs" if entering is None else "outputs and features"
         tapped = Tapped(victim.network, "features" if head else returns).eval()
-        try:
-            graph = library.convert(tapped, probes[:BATCH], _precision(victim, library))
-            engine = GraphEngine(library, graph, head)
-            outputs, features = engine(probes)
-        except LucencyError:
-            raise
-        except Exception as error:
-            raise ModelError(
-                f"The engine {name} must compute this network, but cannot "
-                f"({shown(str(error), 200)}); choose the engine torch."
-            ) from error
+        graph = library.convert(tapped, probes[:BATCH], _precision(victim, library))
+        engine = GraphEngine(library, graph, head)
+        outputs, features = engine(probes)
         with torch.autocast("cpu", torch.bfloat16, enabled=graph.precision == "bf16"):
             by_torch, entering_by_torch = _compute(victim.network, probes)
-    checked = [("outputs", outputs, expected, by_torch)]
+    checks = [_Check("outputs", outputs, expected, by_torch)]
     if features is not None and entering is not None and entering_by_torch is not None:
-        checked.append(("features", features, entering, entering_by_torch))
-    for what, found, want, torchs in checked:
-        _require_agreement(name, what, graph.precision, found, want, torchs)
-    return engine
+        checks.append(_Check("features", features, entering, entering_by_torch))
+    return engine, checks
 
 
 def _compute(network: nn.Module, batch: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -180,26 +185,34 @@ def _probes(victim: Victim) -> Tensor:
     return normalise((0.8 * shades + 0.2 * fine).clamp(0, 1), victim.contract).contiguous()
 
 
-def _require_agreement(
-    name: str, what: str, precision: Precision, found: Tensor, expected: Tensor, by_torch: Tensor
-) -> None:
-    """Raises ModelError, with the number, unless the largest difference is within `TOLERANCE`."""
-    if found.shape != expected.shape:
-        raise ModelError(
-            f"The engine {name} must give {what} of shape {tuple(expected.shape)}, got "
-            f"{tuple(found.shape)}; choose the engine torch."
+@dataclass(frozen=True)
+class _Check:
+    """found, expected, by_torch: by the engine, by torch in float32 and in the engine's precision,
+    each (N, ·)."""
+
+    what: str
+    found: Tensor
+    expected: Tensor
+    by_torch: Tensor
+
+    def require(self, name: str, precision: Precision) -> None:
+        """Raises ModelError, with the number, unless the largest difference is in `TOLERANCE`."""
+        if self.found.shape != self.expected.shape:
+            raise ModelError(
+                f"The engine {name} must give {self.what} of shape {tuple(self.expected.shape)}, "
+                f"got {tuple(self.found.shape)}; choose the engine torch."
+            )
+        error = float((self.found - self.expected).abs().max())
+        spread = float(self.expected.std())
+        allowed = max(
+            TOLERANCE[precision] * spread,
+            2 * float((self.by_torch - self.expected).abs().max()),
+            # What float32 itself leaves open.
+            1e-5 * max(1.0, float(self.expected.abs().max())),
         )
-    error = float((found - expected).abs().max())
-    spread = float(expected.std())
-    allowed = max(
-        TOLERANCE[precision] * spread,
-        2 * float((by_torch - expected).abs().max()),
-        # What float32 itself leaves open.
-        1e-5 * max(1.0, float(expected.abs().max())),
-    )
-    if not error <= allowed:
-        raise ModelError(
-            f"The engine {name} must give the network's {what} on random images within "
-            f"{allowed:.2g}, but is off by {error:.2g} in {precision} (their standard deviation is "
-            f"{spread:.2g}); choose the engine torch."
-        )
+        if not error <= allowed:
+            raise ModelError(
+                f"The engine {name} must give the network's {self.what} on random images within "
+                f"{allowed:.2g}, but is off by {error:.2g} in {precision} (their standard "
+                f"deviation is {spread:.2g}); choose the engine torch."
+            )
