@@ -6,10 +6,9 @@ wolf. T0 and T1 find small, local triggers, by intervening on the film. They are
 over the whole film; for that there are companions, which only say that a film, or the network's
 answer to it, is unlike the clean ones: distance in features, and spectrum.
 
-T1's whole test is made only where a look was unusual: among clean films, one in
-twenty. The score of
-the others is that of the companions alone. The same schedule runs on the calibration films, so the
-p-values hold for it as for any other score.
+T1's whole test is made only where a look was unusual: among clean films, about one
+in sixteen. The score of the others is that of the companions alone. The same schedule runs on the
+calibration films, so the p-values hold for it as for any other score.
 """
 
 from __future__ import annotations
@@ -57,20 +56,25 @@ COMPOSITE = "composite"
 DETECTORS = (T0, T1, FEATURES, SPECTRUM, COMPOSITE)
 POINTING = (T1, COMPOSITE)
 COMPANIONS = (FEATURES, SPECTRUM)
+WEIGHTS = {T1: 1.0, T0: 0.7, FEATURES: 0.5, SPECTRUM: 0.5}
+"""What a test's unit counts for in the composite: the more it knows about a trigger, the more. T0
+cannot say where, and companions do not even intervene; with equal weights their long tails on clean
+films would set the threshold for everyone."""
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How images are screened.
 
-    patch: T1's settings. examined: share of clean films that get the whole of T1. material: an
+    patch: T1's settings. examined: share of the fit films that look odd enough for the whole of T1;
+    of other clean films, about twice as many do, since the bound was fitted on these. material: an
     effect counts as far as it exceeds this many standard deviations of its finding's clean logits.
     fit_share: share of the reference films that set scales; the others set p-values. folds: of the
     fit films, so that no film's feature distance comes from a fit that it was part of.
     """
 
     patch: PatchTest = field(default_factory=PatchTest)
-    examined: float = 0.05
+    examined: float = 0.03
     material: float = 0.5
     fit_share: float = 0.35
     folds: int = 5
@@ -317,7 +321,7 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
         FEATURES: distance(screener.distance, seen.features, seen.logits),
         SPECTRUM: screener.spectrum(images),
     }
-    whole = _tempered(np.max([units[name].of(companions[name]) for name in COMPANIONS], axis=0))
+    whole = np.max([WEIGHTS[n] * _tempered(units[n].of(companions[n])) for n in COMPANIONS], axis=0)
     return Screening(
         suspicion={T0: t0.suspicion, T1: t1, **companions, COMPOSITE: np.maximum(local, whole)},
         p_value={},
