@@ -126,7 +126,8 @@ class ScreenReference(Record):
 
     n_calibration: films, one a patient, that set the p-values of images without a view of their
     own; by_view: calibration group -> films, empty if all images share one calibration.
-    min_p: the smallest p-value that any image could get, 1 / (largest calibration group + 1).
+    min_p: the smallest p-value that any image could get, 1 / (all calibration films + 1); an image
+    of a view with a calibration of its own cannot reach it.
     n_duplicates: films that are copies of another; n_overlap: films that are also suspects.
     suspicion: of the calibration films, larger = more suspicious (may be left empty).
     """

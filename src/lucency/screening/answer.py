@@ -34,6 +34,7 @@ from lucency.screening.settings import ScreenSettings
 from lucency.screening.worker import Job, Part
 from lucency.victims.card import read_card
 from lucency.victims.engine import engine_name
+from lucency.victims.victim import Passes
 
 LIMITS = (
     "Research use only: not a medical device.",
@@ -255,7 +256,7 @@ def _cost(answer: Answer, columns: Columns) -> ScreenCost:
     return ScreenCost(
         forwards=columns.forwards / n,
         backwards=columns.backwards / n,
-        forward_equivalents=(columns.forwards + 2 * columns.backwards) / n,
+        forward_equivalents=Passes(columns.forwards, columns.backwards).equivalents / n,
         seconds=answer.seconds,
         images_per_second=n / answer.seconds,
         calibration_seconds=answer.calibration_seconds,

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from scipy.special import expit
 
 from lucency.data.guard import FileImages
-from lucency.detect.images.screen import screen
+from lucency.detect.images.screen import COMPOSITE, calibration_of, screen
 from lucency.explain.gradient_median import gradient_median
 from lucency.explain.median import median_filter
 from lucency.progress import Progress
@@ -106,8 +106,8 @@ def _probabilities(
 
 
 def _context(job: Job, line: ScreenedImage) -> str:
-    n = job.screener.n_calibration
     if line.p_value is None:
         return ""
+    n = len(calibration_of(job.screener, COMPOSITE, line.view))
     above = round(line.p_value * (n + 1)) - 1
     return f"{above} of {n} clean calibration films were at least as suspicious."

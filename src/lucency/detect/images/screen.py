@@ -312,10 +312,11 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
         )
         t1[rows] = score(patches, screener.t1).suspicion
         material = score(patches, screener.t1, schedule.material)
-        disagreement = score(seen.disagreement, screener.usual.t0, schedule.material).suspicion[
-            rows
-        ]
-        local[rows] = np.maximum(units[T1].of(material.suspicion), units[T0].of(disagreement))
+        moved = score(seen.disagreement.rows(rows), screener.usual.t0, schedule.material)
+        local[rows] = np.maximum(
+            WEIGHTS[T1] * units[T1].of(material.suspicion),
+            WEIGHTS[T0] * units[T0].of(moved.suspicion),
+        )
         found.put(rows, patches, material)
     companions = {
         FEATURES: distance(screener.distance, seen.features, seen.logits),
