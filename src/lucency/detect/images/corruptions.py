@@ -18,8 +18,6 @@ from PIL import Image as PillowImage
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
-from lucency.records import NetworkInputs
-
 SEVERITIES = (1, 2, 3, 4, 5)
 
 Corruption = Callable[[Tensor, int, Tensor], Tensor]
@@ -41,16 +39,16 @@ BRIGHTNESS = (0.05, 0.1, 0.2, 0.3, 0.4)
 """Added, fraction of the grey range."""
 
 
-def noise_of(images: NetworkInputs, seed: int) -> Tensor:
-    """(N, 1, size, size) standard normal, float32; drawn from the seed and the film's own pixels,
-    so that a film's noise depends neither on its place in the batch nor on the other films."""
-    fields = []
-    for image in images:
-        generator = np.random.default_rng(
-            [seed, 0xC0, crc32(np.ascontiguousarray(image).tobytes())]
-        )
-        fields.append(generator.standard_normal(image.shape, dtype=np.float32))
-    return torch.from_numpy(np.array(fields, np.float32).reshape(len(images), 1, *images.shape[1:]))
+def noise_of(grey: Tensor, seed: int) -> Tensor:
+    """(N, 1, H, W) standard normal, float32, for grey of that shape; drawn from the seed and the
+    film's own grey levels, so that a film's noise depends neither on its place in the batch nor on
+    the other films, nor on the dtype in which it was stored."""
+    films = np.rint(grey.cpu().numpy() * 255).astype(np.uint8)
+    noise = np.empty(films.shape, np.float32)
+    for i, film in enumerate(films):
+        generator = np.random.default_rng([seed, 0xC0, crc32(film.tobytes())])
+        generator.standard_normal(dtype=np.float32, out=noise[i])
+    return torch.from_numpy(noise).to(grey.device)
 
 
 def _noisy(grey: Tensor, severity: int, noise: Tensor) -> Tensor:

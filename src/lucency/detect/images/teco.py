@@ -89,7 +89,7 @@ class Teco:
 
     def _measure(self, images: NetworkInputs) -> tuple[IntArray, IntArray]:
         grey = to_grey(images, self.victim.device)
-        noise = noise_of(images, self.seed).to(grey.device)
+        noise = noise_of(grey, self.seed)
         state = self._state(grey)
         lowest = np.full((len(images), len(self.settings.kinds), state.shape[1]), NEVER)
         for severity in SEVERITIES:
