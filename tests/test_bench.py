@@ -237,10 +237,11 @@ def test_screening_runs_and_counts_an_image() -> None:
     counted = rows["forward-pass equivalents, a backward counted as two"]
     forwards, backwards = rows["forward passes"].value, rows["backward passes"].value
     assert forwards is not None
-    assert backwards == 3
-    assert forwards == int(forwards)
-    assert counted.value == forwards + 2 * backwards
-    assert counted.bar == at_most(40.0)
+    assert backwards is not None
+    # A look takes one backward; a film that is examined, three more.
+    assert 1 <= backwards <= 4
+    assert counted.value == pytest.approx(forwards + 2 * backwards)
+    assert counted.bar == at_most(12.0)
 
 
 def test_reading_runs_and_leaves_nothing_behind(
