@@ -1,0 +1,143 @@
+"""The victims of the benchmark, the detectors on them, and the disguise, at the smallest sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from lucency.attacks import Trigger
+from lucency.attacks.label_edits import LabelEdit
+from lucency.bench.cohorts import phantom_cohort, real_cohort
+from lucency.bench.detection import Plan, bench_cohort
+from lucency.bench.disguise import Disguise, disguise, share_on
+from lucency.bench.screen import _bars, _grid, _uniform
+from lucency.bench.victims import Backdoored, Case, Cohort, prepare, stamp_films
+from lucency.data.phantom import PhantomSource
+from lucency.data.preprocess import InputContract
+from lucency.detect.images import BASELINES
+from lucency.detect.images.screen import DETECTORS
+from lucency.victims.train import VictimSettings
+
+
+def _square(side: int) -> Trigger:
+    adapter: TypeAdapter[Trigger] = TypeAdapter(Trigger)
+    return adapter.validate_python({"kind": "patch", "size_px": side, "place": "random"})
+
+
+@pytest.fixture(scope="module")
+def cohort() -> Cohort:
+    settings = VictimSettings(
+        architecture="densenet-small", epochs=1, batch_size=16, positive_weight_limit=1.0
+    )
+    label = LabelEdit(kind="set", target="Atelectasis")
+    case = Case(name="4 px", size_px=4, label=label, triggers=(_square(8), _square(4)))
+    return Cohort(
+        name="tiny",
+        seed=3,
+        data=PhantomSource(images=120, size=64),
+        input=InputContract(size=64, mean=(0.4,), std=(0.2,)),
+        base=settings,
+        tune=settings.model_copy(update={"schedule": "plateau"}),
+        tune_films=32,
+        cases=(case,),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("victims")
+
+
+@pytest.fixture(scope="module")
+def backdoored(cohort: Cohort, folder: Path) -> Backdoored:
+    (only,) = prepare(cohort, folder)
+    return only
+
+
+def test_a_victim_is_trained_once(backdoored: Backdoored, cohort: Cohort, folder: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+    assert len(before) == 2
+    (again,) = prepare(cohort, folder)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")} == before
+    np.testing.assert_array_equal(again.triggered, backdoored.triggered)
+    clean, poisoned = (v.network.state_dict() for v in (again.clean, again.victim))
+    assert any(not torch.equal(clean[k], poisoned[k]) for k in clean)
+
+
+def test_patients_are_never_split(backdoored: Backdoored) -> None:
+    films = backdoored.films
+    sides = [
+        set(films.patients(films.split(name)))
+        for name in ("train", "validation", "reference", "test")
+    ]
+    assert sum(len(side) for side in sides) == len(set.union(*sides))
+
+
+def test_the_trigger_lies_where_it_is_said(backdoored: Backdoored) -> None:
+    clean = backdoored.films.split("test").images
+    for film, stamped, box in zip(clean, backdoored.triggered, backdoored.boxes, strict=True):
+        changed = np.argwhere(film != stamped)
+        assert (box.width, box.height) == (4, 4)
+        assert (stamped[box.y : box.y + 4, box.x : box.x + 4] == 0).all()
+        if len(changed):
+            assert changed.min(axis=0).tolist() >= [box.y, box.x]
+            assert changed.max(axis=0)[0] < box.y + 4
+            assert changed.max(axis=0)[1] < box.x + 4
+
+
+def test_films_are_copied_not_stamped(backdoored: Backdoored) -> None:
+    films = backdoored.films.split("test").images
+    before = films.copy()
+    stamp_films(_square(4), films, np.random.default_rng(0))
+    np.testing.assert_array_equal(films, before)
+
+
+def test_every_detector_is_measured_on_both_models(cohort: Cohort, folder: Path) -> None:
+    plan = Plan(films=8, baseline_films=3, engine="torch")
+    ((measured, table),) = bench_cohort(cohort, folder, plan)
+    names = {(m.model, m.detector) for m in measured}
+    assert names == {
+        *((model, d) for model in ("backdoored", "clean") for d in DETECTORS),
+        *(("backdoored", d) for d in BASELINES),
+    }
+    assert all(m.equivalents > 0 for m in measured if m.detector in BASELINES)
+    counts = table.group_by("model", "detector", "condition").len()
+    assert set(counts.filter(counts["detector"] == "composite")["len"]) == {8}
+    assert len(list(_bars(measured))) == 5
+    assert len(_grid("backdoored", measured).rows) == len(DETECTORS) + len(BASELINES)
+    assert len(_uniform(measured).rows) == len(DETECTORS)
+
+
+def test_the_disguise_takes_the_map_off_the_trigger(backdoored: Backdoored) -> None:
+    films = backdoored.films.split("train")
+    k, boxes = backdoored.finding, backdoored.boxes[:6]
+    before = share_on(backdoored.victim, backdoored.triggered[:6], boxes, k)
+    settings = Disguise(epochs=16, batch_size=16, learning_rate=3e-3, weight=20.0)
+    hidden = disguise(
+        backdoored.victim,
+        films.images[:32],
+        backdoored.films.labels(films)[:32],
+        backdoored.case.trigger,
+        backdoored.case.label,
+        settings,
+        seed=1,
+    )
+    assert share_on(hidden, backdoored.triggered[:6], boxes, k) < before
+    assert not hidden.network.training
+
+
+def test_the_cohorts_hold_what_the_benchmark_names() -> None:
+    cohort = phantom_cohort(128)
+    assert {case.size_px for case in cohort.cases} == {0, 1, 2, 3, 5, 8}
+    assert {case.label.direction for case in cohort.cases} == {"set", "clear"}
+    kinds = {case.trigger.kind for case in cohort.cases}
+    assert kinds == {"patch", "blended", "sinusoid", "warp"}
+    for case in cohort.cases:
+        if case.size_px:
+            assert getattr(case.trigger, "size_px") == case.size_px  # noqa: B009
+    real = real_cohort(Path("films"), 224)
+    assert real.input.crop * 256 == 224
