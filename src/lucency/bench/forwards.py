@@ -107,9 +107,9 @@ def _measure(
         rows.append(spread(f"{pixels} px: {name}", rates(size.images, taken), "images/s"))
         if name == PLAIN:
             continue
-        off = float((compute(way.logits) - exact).abs().max())
+        off = 1e6 * float((compute(way.logits) - exact).abs().max())
         rows.append(spread(f"{pixels} px: {name} ÷ plain", ratios(seconds[PLAIN], taken), "×"))
-        rows.append(row(f"{pixels} px: {name}, largest error of a logit", off))
+        rows.append(row(f"{pixels} px: {name}, largest error of a logit", off, "10⁻⁶"))
     rows.append(row(f"{pixels} px: standard deviation of the logits", float(exact.std())))
     return rows, [f"{name}: {way.described}." for name, way in ways.items() if way.described]
 

@@ -27,8 +27,8 @@ Returns = Literal["features", "outputs and features", "outputs"]
 Run = Callable[[Sequence[FloatArray]], Sequence[tuple[FloatArray, ...]]]
 """Chunks (BATCH, C, size, size) float32 -> what the graph returns for each, in the same order."""
 
-# Measured with DenseNet-121 at 128 and 224 px, OpenVINO with one stream a processor: 4 and 8 are
-# fastest (1 is a third slower, 16 and more lose the cache), and 4 fills up less.
+# DenseNet-121 at 128 and 224 px, OpenVINO with one stream a processor: 2 to 16 at once are within a
+# tenth of each other, 1 can be a third slower; of these, 4 fills up little and feeds many streams.
 BATCH = 4
 
 
