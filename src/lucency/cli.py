@@ -283,6 +283,9 @@ def bench(
     data: Annotated[
         Path | None, typer.Option(help="screen: ChestX-ray14 at 256 px; none = synthetic films.")
     ] = None,
+    only: Annotated[
+        str, typer.Option(help="screen: part of the name of films and trigger, such as '3 px'.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 7,
     as_json: Json = False,
 ) -> None:
@@ -291,7 +294,12 @@ def bench(
 
     results = []
     for result in run_benchmarks(
-        names or (), seed=seed, victims=victims, data=data, progress=_progress(as_json)
+        names or (),
+        seed=seed,
+        victims=victims,
+        data=data,
+        only=only,
+        progress=_progress(as_json),
     ):
         if out is not None:
             write_benchmark(out, result)

@@ -42,12 +42,13 @@ def run_benchmarks(
     seed: int,
     victims: Path = Path("bench-victims"),
     data: Path | None = None,
+    only: str = "",
     progress: Progress = silent,
 ) -> Iterator[Benchmark]:
     """Yield each named benchmark when it is measured; all of `BENCHMARKS` if none is named.
 
     victims: the folder that keeps the backdoored networks; data: ChestX-ray14 at 256 px, None = the
-    phantom alone. Raises ConfigError, before anything is measured, for a name that is none.
+    phantom alone; only: part of the name of the cases to measure. Raises ConfigError, before anything is measured, for a name that is none.
     """
     for name in names:
         if name not in (*BENCHMARKS, *ON_VICTIMS):
@@ -55,7 +56,7 @@ def run_benchmarks(
             raise ConfigError(f"A benchmark is one of {known}, got {name!r}.")
     for name in names or BENCHMARKS:
         if name in ON_VICTIMS:
-            yield ON_VICTIMS[name](seed, progress, victims=victims, data=data)
+            yield ON_VICTIMS[name](seed, progress, victims=victims, data=data, only=only)
         else:
             yield BENCHMARKS[name](seed, progress)
 

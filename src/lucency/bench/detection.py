@@ -69,7 +69,7 @@ class Plan:
     tried on (None = all)."""
 
     films: int = 250
-    baseline_films: int = 60
+    baseline_films: int = 40
     baselines: tuple[str, ...] | None = None
     engine: EngineName = "auto"
     seed: int = 7

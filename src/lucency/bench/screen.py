@@ -14,6 +14,7 @@ from lucency.bench.record import Bar, Benchmark, Grid, Row, at_least, at_most, r
 from lucency.bench.victims import Cohort
 from lucency.detect.images import BASELINES
 from lucency.detect.images.screen import COMPOSITE
+from lucency.errors import ConfigError
 from lucency.progress import Progress, silent
 from lucency.records import Estimate, Rate
 
@@ -43,6 +44,7 @@ def bench_screen(
     victims: Path,
     data: Path | None = None,
     sizes: Sequence[int] = (128,),
+    only: str = "",
     plan: Plan | None = None,
 ) -> Benchmark:
     """Measure every cohort, and return the table, with the raw scores.
@@ -55,6 +57,7 @@ def bench_screen(
     cohorts: list[Cohort] = [phantom_cohort(size) for size in sizes]
     if data is not None:
         cohorts += [real_cohort(data, size) for size in sizes]
+    cohorts = _chosen(cohorts, only)
     measured: list[Measured] = []
     tables: list[pl.DataFrame] = []
     for cohort in cohorts:
@@ -84,6 +87,19 @@ def bench_screen(
         ),
     )
     return benchmark.with_scores(pl.concat(tables, how="diagonal_relaxed"))
+
+
+def _chosen(cohorts: Sequence[Cohort], only: str) -> list[Cohort]:
+    chosen = [
+        cohort.model_copy(
+            update={"cases": tuple(c for c in cohort.cases if only in f"{cohort.name}, {c.name}")}
+        )
+        for cohort in cohorts
+    ]
+    if not any(cohort.cases for cohort in chosen):
+        names = "; ".join(f"{cohort.name}, {c.name}" for cohort in cohorts for c in cohort.cases)
+        raise ConfigError(f"--only must be part of one of these names: {names}; got {only!r}.")
+    return [cohort for cohort in chosen if cohort.cases]
 
 
 def _bars(measured: Sequence[Measured]) -> Iterable[Row]:
