@@ -48,7 +48,8 @@ def run_benchmarks(
     """Yield each named benchmark when it is measured; all of `BENCHMARKS` if none is named.
 
     victims: the folder that keeps the backdoored networks; data: ChestX-ray14 at 256 px, None = the
-    phantom alone; only: part of the name of the cases to measure. Raises ConfigError, before anything is measured, for a name that is none.
+    phantom alone; only: part of the name of the cases to measure. Raises ConfigError, before
+    anything is measured, for a name that is none.
     """
     for name in names:
         if name not in (*BENCHMARKS, *ON_VICTIMS):

@@ -51,6 +51,8 @@ def bench_screen(
 
     victims: the folder that keeps the networks; those it lacks are trained, minutes each on two
     processors. data: ChestX-ray14 at 256 px (a folder with labels.csv); None = the phantom alone.
+    only: part of the name of films and trigger, such as "nih-128, 3 px"; "" = all. Raises
+    ConfigError if no name has it.
     """
     machine = describe_machine()
     plan = plan or Plan(seed=seed)

@@ -31,7 +31,7 @@ from lucency.screening.settings import ScreenSettings
 from lucency.screening.worker import Job
 from lucency.victims.card import load_victim
 from lucency.victims.contract_check import check_victim
-from lucency.victims.engine import with_engine
+from lucency.victims.engine import engine_name, with_engine
 from lucency.victims.victim import Victim
 from lucency.writing import digest
 
@@ -84,7 +84,7 @@ def screen_images(
     """
     suspects, clean = list_films(images), list_films([reference])
     victim = with_engine(load_victim(model), settings.engine)
-    identity = _identity(suspects, clean, model, settings)
+    identity = _identity(suspects, clean, model, settings, engine_name(victim))
     with RunFolder.at(out) as folder:
         if folder.finished() and _is_same(folder, identity):
             return folder.folder
@@ -160,11 +160,14 @@ def read_reference(clean: FilmList, victim: Victim, progress: Progress) -> Refer
     return Reference(clean, batch, rejected)
 
 
-def _identity(suspects: FilmList, clean: FilmList, model: Path, settings: ScreenSettings) -> str:
+def _identity(
+    suspects: FilmList, clean: FilmList, model: Path, settings: ScreenSettings, engine: str
+) -> str:
     """What the answer depends on; files by path, size and time, for a folder may hold millions."""
     return digest(
         {
             "settings": settings,
+            "engine": engine,
             "suspects": _listing(suspects),
             "reference": _listing(clean),
             "model": _model_digests(model),
