@@ -6,9 +6,9 @@ wolf. T0 and T1 find small, local triggers, by intervening on the film. They are
 over the whole film; for that there are companions, which only say that a film, or the network's
 answer to it, is unlike the clean ones: distance in features, and spectrum.
 
-T1's whole test is made only where a look was unusual: among clean films, about one
-in sixteen. The score of the others is that of the companions alone. The same schedule runs on the
-calibration films, so the p-values hold for it as for any other score.
+T1's whole test is made only where a look was unusual: on about one clean film in twenty. The score
+of the others is that of the companions alone. The same schedule runs on the calibration films, so
+the p-values hold for it as for any other score.
 """
 
 from __future__ import annotations
@@ -66,15 +66,15 @@ films would set the threshold for everyone."""
 class Schedule:
     """How images are screened.
 
-    patch: T1's settings. examined: share of the fit films that look odd enough for the whole of T1;
-    of other clean films, about twice as many do, since the bound was fitted on these. material: an
+    patch: T1's settings. examined: share of clean films that look odd enough for the whole of T1.
+    material: an
     effect counts as far as it exceeds this many standard deviations of its finding's clean logits.
     fit_share: share of the reference films that set scales; the others set p-values. folds: of the
     fit films, so that no film's feature distance comes from a fit that it was part of.
     """
 
     patch: PatchTest = field(default_factory=PatchTest)
-    examined: float = 0.03
+    examined: float = 0.05
     material: float = 0.5
     fit_share: float = 0.35
     folds: int = 5
@@ -260,7 +260,7 @@ def _fit(
         glance,
         t1,
         oddness,
-        bound=float(np.quantile(_oddness(reasons, oddness), 1 - schedule.examined)),
+        bound=float(np.quantile(_apart_oddness(seen, schedule.folds), 1 - schedule.examined)),
         units=units,
         distance=fit_distance(seen.features, seen.logits),
         spectrum=spectrum,
@@ -283,6 +283,22 @@ def _reasons(seen: Look, usual: Usual, glance: Scale) -> tuple[Float64Array, ...
 def _oddness(reasons: tuple[Float64Array, ...], units: tuple[float, ...]) -> Float64Array:
     """(N,): the strongest reason, each in what one clean film in twenty reaches."""
     return np.max([reason / unit for reason, unit in zip(reasons, units, strict=True)], axis=0)
+
+
+def _apart_oddness(seen: Look, folds: int) -> Float64Array:
+    """Each film's oddness by what the other folds are like: a film that took part in saying what is
+    usual looks less odd than a stranger."""
+    fold = np.arange(len(seen)) % folds
+    apart = np.empty(len(seen))
+    for held_out in np.unique(fold):
+        here = _rows(seen, np.flatnonzero(fold == held_out))
+        there = _rows(seen, np.flatnonzero(fold != held_out))
+        usual, glance = fit_usual(there.disagreement), fit_scale(there.patches)
+        units = tuple(
+            _unit(reason, from_zero=True).one for reason in _reasons(there, usual, glance)
+        )
+        apart[fold == held_out] = _oddness(_reasons(here, usual, glance), units)
+    return apart
 
 
 def _tempered(units: Float64Array) -> Float64Array:
