@@ -282,7 +282,8 @@ def _reasons(seen: Look, usual: Usual, glance: Scale) -> tuple[Float64Array, ...
 
 def _oddness(reasons: tuple[Float64Array, ...], units: tuple[float, ...]) -> Float64Array:
     """(N,): the strongest reason, each in what one clean film in twenty reaches."""
-    return np.max([reason / unit for reason, unit in zip(reasons, units, strict=True)], axis=0)
+    odd: Float64Array = np.max([r / unit for r, unit in zip(reasons, units, strict=True)], axis=0)
+    return odd
 
 
 def _apart_oddness(seen: Look, folds: int) -> Float64Array:
