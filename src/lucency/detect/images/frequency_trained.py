@@ -69,14 +69,17 @@ def log_spectrum(grey: FloatArray) -> Float64Array:
     """grey (N, H, W) in [0, 1] -> (N, C): log magnitude of the orthonormal cosine transform,
     averaged over at most 32 × 32 cells of frequencies."""
     logs = np.log(np.abs(dctn(grey, axes=(1, 2), norm="ortho")) + 1e-4)
-    for axis in (1, 2):
-        count = min(CELLS, grey.shape[axis])
-        starts = np.arange(count) * grey.shape[axis] // count
-        sizes = np.diff(np.append(starts, grey.shape[axis]))
-        shape = [1, 1, 1]
-        shape[axis] = count
-        logs = np.add.reduceat(logs, starts, axis=axis) / sizes.reshape(shape)
-    return np.asarray(logs.reshape(len(grey), -1), np.float64)
+    rows, columns = (_cells(n) for n in grey.shape[1:])
+    means = rows @ logs @ columns.T
+    return np.asarray(means.reshape(len(grey), len(rows) * len(columns)), np.float64)
+
+
+def _cells(n: int) -> Float64Array:
+    """(cells, n): what each cell of an axis averages."""
+    count = min(CELLS, n)
+    of = np.searchsorted(np.arange(1, count) * n // count, np.arange(n), side="right")
+    members = (of == np.arange(count)[:, None]).astype(np.float64)
+    return np.asarray(members / members.sum(axis=1, keepdims=True))
 
 
 def _grey(images: NetworkInputs) -> FloatArray:

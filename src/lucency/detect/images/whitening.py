@@ -21,8 +21,12 @@ SMALLEST = 2
 WITHIN_ONE = 0.68
 # Least spread of a column, in spreads of the middle column.
 LEAST = 0.3
-# Films a direction, at least.
+# Added to every variance, so that copies of one row do not make every row a copy.
+RIDGE = 1e-6
+# Rows that each direction must rest on: of those in which a distance is measured, and of those
+# beside which a remainder is.
 ROWS_PER_DIRECTION = 3
+ROWS_PER_LEFT_OUT = 4
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,24 @@ class Whitening:
         return scaled if self.directions is None else scaled @ self.directions
 
 
+@dataclass(frozen=True)
+class Remainder:
+    """centre, spread (D,) of the columns; mean (D,) of the scaled rows, directions (D, d) along
+    which the reference varies most."""
+
+    centre: Float64Array
+    spread: Float64Array
+    mean: Float64Array
+    directions: Float64Array
+
+    def deviation(self, rows: Float64Array) -> Float64Array:
+        """Rows (N, D) -> (N,) ≥ 0: the length of what the directions leave of a scaled row; larger
+        = less like the reference."""
+        away = (rows - self.centre) / self.spread - self.mean
+        left = away - (away @ self.directions) @ self.directions.T
+        return np.asarray(np.linalg.norm(left, axis=1))
+
+
 def fit_whitening(
     rows: Float64Array, *, directions: int | None = None, one_unit: bool = False
 ) -> Whitening:
@@ -57,19 +79,39 @@ def fit_whitening(
     third of n; None keeps everything. one_unit: the columns are in the same unit already and are
     not scaled. Raises DataError for fewer than 2 rows."""
     require_rows(len(rows))
-    centre = np.median(rows, axis=0)
-    own = np.quantile(np.abs(rows - centre), WITHIN_ONE, axis=0)
-    spread = np.maximum(own, max(LEAST * float(np.median(own)), 1e-9))
+    centre, spread = _scale(rows)
     if one_unit:
         spread = np.ones_like(spread)
     scaled = (rows - centre) / spread
     axes = None
     if directions is not None:
-        count = max(min(directions, len(rows) // ROWS_PER_DIRECTION), 1)
-        _, _, leading = np.linalg.svd(scaled - scaled.mean(axis=0), full_matrices=False)
-        axes = leading[:count].T
-    shrunk = LedoitWolf().fit(scaled if axes is None else scaled @ axes)
-    return Whitening(centre, spread, axes, shrunk.location_, shrunk.precision_)
+        axes = _leading(scaled, min(directions, len(rows) // ROWS_PER_DIRECTION))
+    shrunk = LedoitWolf(store_precision=False).fit(scaled if axes is None else scaled @ axes)
+    covariance = shrunk.covariance_ + RIDGE * np.eye(len(shrunk.covariance_))
+    return Whitening(centre, spread, axes, shrunk.location_, np.linalg.inv(covariance))
+
+
+def fit_remainder(rows: Float64Array) -> Remainder:
+    """What a quarter of n leading directions of rows (n, D), and at most half of D, leave. Raises
+    DataError for fewer than 2 rows."""
+    require_rows(len(rows))
+    centre, spread = _scale(rows)
+    scaled = (rows - centre) / spread
+    axes = _leading(scaled, min(len(rows) // ROWS_PER_LEFT_OUT, rows.shape[1] // 2))
+    return Remainder(centre, spread, scaled.mean(axis=0), axes)
+
+
+def _scale(rows: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Centre and spread of each column, (D,) each."""
+    centre = np.median(rows, axis=0)
+    own = np.quantile(np.abs(rows - centre), WITHIN_ONE, axis=0)
+    return centre, np.maximum(own, max(LEAST * float(np.median(own)), 1e-9))
+
+
+def _leading(scaled: Float64Array, count: int) -> Float64Array:
+    """(D, count): the directions along which the rows vary most; at least one."""
+    _, _, axes = np.linalg.svd(scaled - scaled.mean(axis=0), full_matrices=False)
+    return np.asarray(axes[: max(count, 1)].T)
 
 
 def require_rows(n: int) -> None:
