@@ -19,8 +19,8 @@ from toy_victims import FINDINGS, films, stamped
 
 EVERY: dict[str, Fit] = {
     **BASELINES,
-
-
+    feature_distance.NAME: feature_distance.fit,
+    frequency.NAME: frequency.fit,
 }
 SIZE = 40
 

@@ -132,7 +132,8 @@ def predict(
 ) -> FloatArray:
     """Logits (N, K) float32 of images (N, size, size). Raises ModelError if one is not finite."""
     parts = []
-    with torch.inference_mode(), progress(description, len(images)) as advance:
+    watched = progress(description, len(images))
+    with torch.inference_mode(), frozen(victim.network), watched as advance:
         for start in range(0, len(images), batch_size):
             chunk = images[start : start + batch_size]
             parts.append(victim.logits(to_grey(chunk, victim.device)).cpu().numpy())
