@@ -19,14 +19,15 @@ from lucency.screening.worker import Job, Part, screen_part
 SIZE = 32
 """Images in a part: one batch of the network, and what a kill can cost."""
 
-Rows = tuple[int, ...]
+Rows = range
+"""Consecutive rows of a list."""
 Run = Callable[[Job, FilmList, Sequence[Rows]], Iterable[Part]]
 """Screens parts of a list, in any order."""
 
 
 def split(n: int) -> list[Rows]:
     """Rows 0 … n − 1 in consecutive parts."""
-    return [tuple(range(first, min(first + SIZE, n))) for first in range(0, n, SIZE)]
+    return [range(first, min(first + SIZE, n)) for first in range(0, n, SIZE)]
 
 
 def here(job: Job, films: FilmList, parts: Sequence[Rows]) -> Iterator[Part]:

@@ -1,85 +1,205 @@
 """Screening on a Ray cluster, for folders that outgrow one machine.
 
-Parts go to workers as they become free, and come back in any order; a part whose worker died is
-given to another one. The files must lie under the same paths on every machine.
+Parts go to workers as they become free, and come back in any order; a part whose worker or whose
+machine died is given to another one. The images must lie under the same paths on every machine,
+and the same Lucency, and the model's own code if it has any, must be installed there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
-from lucency.data.guard import FileImages
-from lucency.errors import ConfigError, MissingExtra
+import torch
+
+from lucency.config_faults import shown
+from lucency.data.guard import FileImages, WorkerError
+from lucency.errors import ConfigError, LucencyError, MissingExtra, ModelError
+from lucency.manifest import versions
 from lucency.screening.films import FilmList
+from lucency.screening.grpc_probe import require_server
 from lucency.screening.parts import Rows, Run, screen_rows
 from lucency.screening.worker import Job, Part
 
+LOCAL, AUTO = "local", "auto"
 # Parts in flight for each worker: one in work, one waiting.
 AHEAD = 2
 RETRIES = 5
+# Without any processor for this long, seconds, a cluster has none, rather than none yet.
+PATIENCE_S = 60.0
 
 
 def on_ray(address: str) -> Run:
-    """A `Run` on the cluster at `address` ("auto" = the one that this machine belongs to, "local" =
-    a new one on this machine). Raises MissingExtra without Ray, ConfigError without a cluster."""
+    """A `Run` on the cluster at `address`: "HOST:PORT" of its head, "auto" = the one that this
+    machine belongs to, "local" = a new one on this machine.
 
-    def run(job: Job, films: FilmList, parts: Sequence[Rows]) -> Iterator[Part]:
-        ray = _connected(address)
-        try:
-            yield from _run(ray, job, films, parts)
-        finally:
-            ray.shutdown()
-
-    return run
-
-
-def _run(ray: Any, job: Job, films: FilmList, parts: Sequence[Rows]) -> Iterator[Part]:
-    shared = ray.put((job, films))
-    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_screen)
-    slots = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    waiting = [remote.remote(shared, rows) for rows in parts[:slots]]
-    rest = iter(parts[slots:])
-    while waiting:
-        (done, *_), waiting = ray.wait(waiting, num_returns=1)
-        yield Part.model_validate_json(ray.get(done))
-        waiting += [remote.remote(shared, rows) for rows in _next(rest)]
-
-
-def _next(rest: Iterator[Rows]) -> list[Rows]:
-    following = next(rest, None)
-    return [] if following is None else [following]
-
-
-def _screen(shared: tuple[Job, FilmList], rows: Rows) -> str:
-    """On a worker: one thread, since there is a worker for each processor."""
-    import torch
-
-    torch.set_num_threads(1)
-    job, films = shared
-    with FileImages([films.paths[r] for r in rows], workers=1) as images:
-        local = tuple(range(len(rows)))
-        named = FilmList(
-            tuple(films.paths[r] for r in rows),
-            tuple(films.names[r] for r in rows),
-            tuple(films.patients[r] for r in rows),
-            tuple(films.views[r] for r in rows),
-        )
-        part = screen_rows(job, images, named, local)
-    return part.model_copy(update={"first": rows[0]}).model_dump_json()
-
-
-def _connected(address: str) -> Any:
+    Raises, at once rather than after a calibration, MissingExtra without Ray and ConfigError if no
+    cluster can be there. The run itself raises ConfigError for a cluster that does not let us in or
+    has no processor (no GPU, if the model is on one), ModelError for a network that cannot be
+    copied, and LucencyError, with the machine's name, for what a worker raised.
+    """
     try:
         import ray
     except ImportError as error:
         raise MissingExtra("Screening on a cluster", "ray") from error
-    options: dict[str, Callable[[], Any] | Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address not in (LOCAL, AUTO) and "://" not in address:
+        require_server(address)
+
+    def run(job: Job, films: FilmList, parts: Sequence[Rows]) -> Iterator[Part]:
+        if not parts:
+            return
+        with _connected(ray, address):
+            yield from screen_on(ray, job, films, parts)
+
+    return run
+
+
+def screen_on(ray: Any, job: Job, films: FilmList, parts: Sequence[Rows]) -> Iterator[Part]:
+    """Screen parts with a connected Ray, in the order in which they get done."""
+    needed = "GPU" if job.screener.victim.device.type == "cuda" else "CPU"
+    shared = [_put(ray, job)]
+    remote = ray.remote(num_cpus=1, num_gpus=int(needed == "GPU"), max_retries=RETRIES)(_screen)
+    rest = iter(parts)
+    waiting: list[Any] = []
+    while True:
+        # Counted anew each time: machines come and go.
+        slots = AHEAD * max(1, _capacity(ray, needed))
+        for rows in islice(rest, max(0, slots - len(waiting))):
+            waiting.append(remote.remote(shared, rows[0], _named(films, rows)))
+        if not waiting:
+            return
+        done, waiting = ray.wait(waiting, num_returns=1, timeout=PATIENCE_S)
+        if not done and not _capacity(ray, needed):
+            raise ConfigError(
+                f"The Ray cluster must have a {needed} to screen on, got none for "
+                f"{PATIENCE_S:.0f} s; start a machine that has one, or leave --ray out."
+            )
+        for reference in done:
+            yield Part.model_validate_json(_result(ray, reference))
+
+
+def _named(films: FilmList, rows: Rows) -> FilmList:
+    """These films alone: a worker need not know of millions of others."""
+    return FilmList(
+        tuple(films.paths[r] for r in rows),
+        tuple(films.names[r] for r in rows),
+        tuple(films.patients[r] for r in rows),
+        tuple(films.views[r] for r in rows),
+    )
+
+
+def _capacity(ray: Any, kind: str) -> int:
+    return int(ray.cluster_resources().get(kind, 0))
+
+
+def _put(ray: Any, job: Job) -> Any:
     try:
-        ray.init(None if address == "local" else address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"--ray must be the address of a running Ray cluster, 'auto' or 'local'; none answered "
-            f"at {address!r} ({error})."
+        return ray.put((job, _software()))
+    except Exception as error:
+        raise ModelError(
+            "The network must be one that can be copied to other processes, but this one cannot "
+            f"({_first_line(error)}); leave --ray out."
         ) from error
-    return ray
+
+
+def _result(ray: Any, reference: Any) -> str:
+    try:
+        text: str = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, LucencyError):
+            raise LucencyError(str(error.cause)) from None
+        if "failed to import on the worker" in str(error):
+            raise ConfigError(
+                "Lucency must be installed on every machine of the cluster, but one cannot import "
+                "it; install it there, in the Python that runs Ray."
+            ) from error
+        raise
+    except ray.exceptions.RayError as error:
+        raise LucencyError(
+            f"The cluster must finish every part of the screening, but lost one {RETRIES + 1} "
+            f"times ({_first_line(error)}); start the same command again to go on."
+        ) from error
+    return text
+
+
+def _first_line(error: Exception) -> str:
+    return shown(str(error).strip().partition("\n")[0].rstrip("."), 200)
+
+
+# --- on a worker ---------------------------------------------------------------------------------
+
+
+def _screen(shared: Sequence[Any], first: int, films: FilmList) -> str:
+    """Screen one part, which begins with row `first` of the whole list; a `Part` as JSON."""
+    # There is a worker for each processor.
+    torch.set_num_threads(1)
+    try:
+        job = _fetched(shared[0])
+        with FileImages(films.paths, workers=1) as images:
+            part = screen_rows(job, images, films, range(len(films)))
+    except (LucencyError, WorkerError) as error:
+        # A plain class, which surely survives the way back, and the last line of a traceback.
+        sentence = str(error).strip().rpartition("\n")[2]
+        raise LucencyError(f"{socket.gethostname()}: {sentence}") from None
+    return part.model_copy(update={"first": first}).model_dump_json()
+
+
+@lru_cache(maxsize=1)
+def _fetched(reference: Any) -> Job:
+    """Once a worker, rather than once a part: an engine compiles its network on first use."""
+    import ray
+
+    try:
+        job, software = ray.get(reference)
+    except Exception as error:
+        cause = str(error).strip().rpartition("\n")[2]
+        raise ConfigError(
+            "Every machine of the cluster must be able to load the model, but this one gives: "
+            f"{shown(cause, 200)}; install the model's code there, or put it on PYTHONPATH."
+        ) from error
+    for name, version in _software().items():
+        if software[name] != version:
+            raise ConfigError(
+                f"Every machine of the cluster must have the same {name}, {software[name]}, but "
+                f"this one has {version}; install the same there."
+            )
+    found: Job = job
+    return found
+
+
+def _software() -> dict[str, str]:
+    """What p-values depend on: calibration and suspects must meet the same code."""
+    return {name: versions()[name] for name in ("lucency code", "torch")}
+
+
+# --- the connection ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _connected(ray: Any, address: str) -> Iterator[None]:
+    """Connect, and leave the cluster on any exit; a connection that this process has already is
+    used for "auto", and kept."""
+    if address == AUTO and ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "critical"}
+    if address == LOCAL:
+        options["include_dashboard"] = False
+    # Ray tells of workers and machines that died on standard output, which is for the answer.
+    with redirect_stdout(sys.stderr):
+        try:
+            ray.init(address, **options)
+        except Exception as error:
+            raise ConfigError(
+                f"--ray must be the address of a running Ray cluster, 'auto' or 'local'; "
+                f"{address!r} gives: {_first_line(error)}."
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()

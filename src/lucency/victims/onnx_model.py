@@ -31,7 +31,7 @@ class OnnxNetwork(nn.Module):
         if not path.is_file():
             raise ModelError(f"A model was expected in {path.name} beside the card; it is absent.")
         self.path = path
-        self.session = _open(path)
+        self.session = _open(path.read_bytes(), path.name)
         self.input, self.batch = _input(self.session, contract, path.name)
         self.output = _output(self.session, n_outputs, path.name)
 
@@ -45,6 +45,14 @@ class OnnxNetwork(nn.Module):
         step = self.batch or max(1, len(batch))
         parts = [self._run(batch[i : i + step]) for i in range(0, max(1, len(batch)), step)]
         return torch.from_numpy(np.concatenate(parts)).to(x.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens the file's bytes with its own number of threads."""
+        return {**self.__dict__, "session": self.path.read_bytes()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.session = _open(state["session"], self.path.name)
 
     def _run(self, images: FloatArray) -> FloatArray:
         n = len(images)
@@ -64,10 +72,9 @@ def _cause(error: Exception) -> str:
     return shown(str(error).strip().rstrip("."), 300)
 
 
-def _open(path: Path) -> Any:
-    runtime = import_extra("onnxruntime", extra="onnx", needed_by=f"The ONNX model {path.name}")
-    data = path.read_bytes()
-    require_self_contained(data, path.name)
+def _open(data: bytes, file: str) -> Any:
+    runtime = import_extra("onnxruntime", extra="onnx", needed_by=f"The ONNX model {file}")
+    require_self_contained(data, file)
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
@@ -77,7 +84,7 @@ def _open(path: Path) -> Any:
         return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(
-            f"{path.name} must be a model that ONNX Runtime computes by itself, but it gives: "
+            f"{file} must be a model that ONNX Runtime computes by itself, but it gives: "
             f"{_cause(error)}."
         ) from error
 
