@@ -32,6 +32,9 @@ NAME = "frequency"
 GRATING_QUANTILE = 0.95
 # Least unit of a grating, in units of the middle one.
 LEAST = 0.3
+# With 100 films, this finds 0.9 of blended patterns on phantoms and of warps on real films at 5 %
+# false alarms; the usual estimate, 0.1 and 0.05, finds 0.7 of each.
+LEAST_SHRINKAGE = 0.2
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def fit(
         return fit_trained(reference, seed)
     usual = np.quantile(gratings(reference), GRATING_QUANTILE, axis=0)
     unit = np.maximum(usual, max(LEAST * float(np.median(usual)), 1e-9))
-    return Frequency(unit, fit_whitening(describe(reference, unit)))
+    described = describe(reference, unit)
+    return Frequency(unit, fit_whitening(described, least_shrinkage=LEAST_SHRINKAGE))
 
 
 def describe(images: NetworkInputs, grating_unit: Float64Array) -> Float64Array:
