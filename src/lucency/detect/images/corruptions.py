@@ -1,9 +1,8 @@
 """What happens to films on their way: corruptions that are plausible for radiographs, by severity.
 
 After the common corruptions of Hendrycks and Dietterich (ICLR 2019, arXiv 1903.12261), on grey,
-without weather. Each is a function of the *clean* film and a severity: none compounds. Severity 5
-is about what their severity 3 is on photographs; a chest in which nobody could see a finding says
-nothing about a classifier.
+without weather. Each is a function of the *clean* film and a severity: none compounds. The first
+severities are milder than theirs, since a finding is fainter than the object of a photograph.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ The paper's form is `form="published"`.
 For triggers over the whole film: sinusoids, noise, blended patterns, and warps if the network sees
 them at the resolution at which they were made. It says nothing about a few pixels, and nothing
 about the network: a film that is odd in itself (another detector plate, heavy compression) is just
-as suspicious. No forward pass; about 6 ms of a core a film. Larger = more suspicious.
+as suspicious. No forward pass; a few milliseconds of a core. Larger = more suspicious.
 """
 
 from __future__ import annotations
