@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from toy_victims import films, stamped
 
 from lucency.detect.images.calibrate import benjamini_hochberg
 from lucency.detect.images.reference import (
@@ -13,6 +12,7 @@ from lucency.detect.images.reference import (
     power_left,
     thumbnails,
 )
+from toy_victims import films, stamped
 
 
 def test_a_copy_is_seen_through_a_stamp_and_through_16_bits() -> None:

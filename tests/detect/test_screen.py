@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp
-from toy_victims import FINDINGS, SIZE, Curved, Toy, films, patients, stamped, victim
 
 import lucency.detect
 from lucency.detect.images.reference import SMALLEST, one_film_a_patient
@@ -25,6 +24,7 @@ from lucency.detect.images.screen import (
     screen,
 )
 from lucency.errors import DataError
+from toy_victims import FINDINGS, SIZE, Curved, Toy, films, patients, stamped, victim
 
 N_REFERENCE = 90
 PLACE = (17, 22)

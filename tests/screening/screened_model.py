@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from torch import nn
+
 from toy_victims import FINDINGS, SIZE, Toy, films, stamped
 
 CARD = f"""

@@ -44,7 +44,8 @@ class Measured:
     """One detector on one victim's test films.
 
     all_films, working: over all triggered films, and over those on which the trigger works.
-    uniform: the Kolmogorov–Smirnov p-value of its p-values on clean and on triggered films;
+    uniform: the Kolmogorov–Smirnov p-value of its p-values on clean and on triggered films, one a
+    patient;
     None for a detector without p-values. equivalents: forward passes a clean film, a backward
     counted as two. seconds: a clean film.
     """
@@ -187,9 +188,11 @@ class _Films:
         seconds: float,
     ) -> Measured:
         regions = _regions(triggered, name)
+        # One film a patient: several of one patient are no independent draws.
+        rows = [self.patients.index(patient) for patient in dict.fromkeys(self.patients)]
         uniform = (
-            float(kstest(clean.p_value[name], "uniform").pvalue),
-            float(kstest(triggered.p_value[name], "uniform").pvalue),
+            float(kstest(clean.p_value[name][rows], "uniform").pvalue),
+            float(kstest(triggered.p_value[name][rows], "uniform").pvalue),
         )
         return self._judge(
             case,
