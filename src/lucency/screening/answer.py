@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 
 from lucency.detect.images.calibrate import benjamini_hochberg
@@ -25,10 +24,10 @@ from lucency.report.screen_record import (
     ShiftTest,
     tally,
 )
-from lucency.report.screen_table import table
 from lucency.runs import RunFolder, write_json, write_via
 from lucency.screening.films import FilmList
 from lucency.screening.gallery import draw_gallery
+from lucency.screening.lines import write_lines, write_table
 from lucency.screening.parts import read_parts
 from lucency.screening.settings import ScreenSettings
 from lucency.screening.worker import Job, Part
@@ -95,10 +94,8 @@ def write_answer(answer: Answer, folder: RunFolder, progress: Progress) -> Scree
     def lines() -> Iterator[ScreenedImage]:
         return _judged(read_parts(parts, n), columns.p_value, q_values, settings)
 
-    write_via(folder.path("screen.jsonl"), lambda path: _write_lines(path, lines()))
-    tables = [table(chunk) for chunk in _chunks(lines(), 4096)]
-    whole = pl.concat(tables, how="diagonal_relaxed")
-    write_via(folder.path("screen.parquet"), whole.write_parquet)
+    write_lines(folder.path("screen.jsonl"), lines())
+    write_table(folder.path("screen.parquet"), lines(), folder.checkpoint / "table")
     cases, pictures = draw_gallery(answer.job, answer.suspects, lines(), progress)
     write_via(folder.path("gallery.safetensors"), pictures)
     report = ScreenReport(
@@ -123,20 +120,20 @@ def write_answer(answer: Answer, folder: RunFolder, progress: Progress) -> Scree
 
 
 def _columns(parts: Iterator[Part]) -> Columns:
-    suspicion: list[float] = []
-    p_value: list[float] = []
-    described: list[Sequence[float]] = []
+    # Numbers of a few bytes each: of a million images nothing larger may stay in memory.
+    measured = [np.zeros((0, 2))]
+    described: list[FloatArray] = []
     overlap = forwards = backwards = 0
     for part in parts:
-        for line in part.lines:
-            if line.suspicion is not None and line.p_value is not None:
-                suspicion.append(line.suspicion)
-                p_value.append(line.p_value)
-        described += part.described
+        known = [(line.suspicion, line.p_value) for line in part.lines if line.status == "ok"]
+        if known:
+            measured.append(np.array(known, dtype=np.float64))
+            described.append(np.array(part.described, dtype=np.float32))
         overlap += sum(copy >= 0 for copy in part.copied)
         forwards, backwards = forwards + part.forwards, backwards + part.backwards
-    rows = np.array(described, dtype=np.float32) if described else np.zeros((0, 0), np.float32)
-    return Columns(np.array(suspicion), np.array(p_value), rows, overlap, forwards, backwards)
+    suspicion, p_value = np.concatenate(measured).T
+    rows = np.concatenate(described) if described else np.zeros((0, 0), np.float32)
+    return Columns(suspicion, p_value, rows, overlap, forwards, backwards)
 
 
 def _with_p(columns: Columns, p_value: Float64Array) -> Columns:
@@ -156,7 +153,7 @@ def _judged(
     """The lines with what only the whole batch can say."""
     at = 0
     for part in parts:
-        for line in part.lines:
+        for row, line in enumerate(part.lines, start=part.first):
             update: dict[str, object] = {}
             if line.status == "ok":
                 p_value = float(p_values[at])
@@ -167,25 +164,8 @@ def _judged(
                 }
                 at += 1
             if settings.hide_names:
-                update["image"] = f"image {part.first + part.lines.index(line) + 1}"
+                update["image"] = f"image {row + 1}"
             yield line.model_copy(update=update)
-
-
-def _write_lines(path: Path, lines: Iterator[ScreenedImage]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for line in lines:
-            file.write(line.model_dump_json() + "\n")
-
-
-def _chunks(lines: Iterator[ScreenedImage], size: int) -> Iterator[list[ScreenedImage]]:
-    chunk: list[ScreenedImage] = []
-    for line in lines:
-        chunk.append(line)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _model(answer: Answer) -> ScreenedModel:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from lucency.config_faults import shown
 from lucency.data.guard import FileImages
 from lucency.detect.images.reference import one_film_a_patient, thumbnails
 from lucency.detect.images.screen import fit_screener
@@ -149,7 +151,7 @@ def read_reference(clean: FilmList, victim: Victim, progress: Progress) -> Refer
         batch = read_batch(files, range(len(clean)), victim.contract)
         advance(len(clean))
     rejected = tuple(
-        Rejected(image=clean.names[row], reason=reason)
+        Rejected(image=shown(clean.names[row], 100), reason=reason)
         for row, reason in sorted(batch.rejected.items())
     )
     if not len(batch.rows):
@@ -163,7 +165,8 @@ def read_reference(clean: FilmList, victim: Victim, progress: Progress) -> Refer
 def _identity(
     suspects: FilmList, clean: FilmList, model: Path, settings: ScreenSettings, engine: str
 ) -> str:
-    """What the answer depends on; files by path, size and time, for a folder may hold millions."""
+    """What the answer depends on; files by what the tables say of them, path, size and time, for a
+    folder may hold millions."""
     return digest(
         {
             "settings": settings,
@@ -177,8 +180,14 @@ def _identity(
     )
 
 
-def _listing(films: FilmList) -> list[list[Any]]:
-    return [[str(path), *_stamp(path)] for path in films.paths]
+def _listing(films: FilmList) -> str:
+    """A digest, made a film at a time."""
+    content = hashlib.sha256()
+    columns = (films.paths, films.names, films.patients, films.views)
+    for path, *said in zip(*columns, strict=True):
+        film = [str(path), *_stamp(path), *said]
+        content.update(json.dumps(film).encode() + b"\n")
+    return content.hexdigest()
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lucency.config_faults import shown
 from lucency.report.screen_record import ScreenedImage, ScreenReport
 from lucency.runs import read_json
 
 SHOWN = 20
+LONGEST = 4096
+"""Characters: a path is never longer."""
 
 
 def describe_answer(folder: Path) -> str:
@@ -34,11 +37,12 @@ def describe_answer(folder: Path) -> str:
     if counts.rejected:
         lines.append(f"{counts.rejected} images could not be used; screen.jsonl says why.")
     lines += ["", f"Report: {folder / 'report.html'}"]
-    return "\n".join(lines)
+    # Names of images and of findings are a stranger's.
+    return "\n".join(shown(line, LONGEST) for line in lines)
 
 
 def _line(image: ScreenedImage) -> str:
-    name = image.image.encode("unicode_escape").decode("ascii")[:80]
+    name = shown(image.image, 80)
     if image.region is None or image.finding is None:
         return f"  {name}: p = {image.p_value:.4f}, unlike the clean films as a whole"
     box = image.region

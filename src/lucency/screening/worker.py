@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.special import expit
 
@@ -14,11 +15,13 @@ from lucency.detect.images.reference import copies, thumbnails
 from lucency.detect.images.screen import COMPOSITE, Screener, Screening, screen
 from lucency.detect.images.shift import Basis, describe
 from lucency.detect.images.transplant import Donors, transplant
-from lucency.records import Box, Float64Array, Images, Record
+from lucency.records import BoolArray, Box, Float64Array, Images, Record
 from lucency.report.screen_record import ScreenedImage, Transplant
 from lucency.screening.reading import Batch, read_batch
 from lucency.screening.settings import ScreenSettings
 from lucency.victims.victim import frozen, to_grey
+
+NO_ANSWER = "the network's answer to it is not a number"
 
 
 class Part(Record):
@@ -68,11 +71,15 @@ def screen_part(
     if len(batch.rows):
         known = [by_row[int(row)][1] for row in batch.rows]
         screened = screen(job.screener, batch.images, views=known)
+        answered = _is_answered(screened)
         for i, row in enumerate(batch.rows):
-            lines[int(row)] = _line(job, batch, screened, i, *by_row[int(row)])
-        table = describe(job.basis, batch.images, screened.logits, screened.features)
-        described = tuple(tuple(float(v) for v in row) for row in table)
-        copied = tuple(int(v) for v in copies(thumbnails(batch.images), job.thumbnails))
+            name, view = by_row[int(row)]
+            lines[int(row)] = (
+                _line(job, batch, screened, i, name, view)
+                if answered[i]
+                else ScreenedImage(image=name, status="rejected", reason=NO_ANSWER)
+            )
+        described, copied = _compared(job, batch, screened, answered)
     taken = time.perf_counter() - start
     ordered = [lines[row] for row in rows]
     share = taken / max(1, len(batch.rows))
@@ -88,6 +95,27 @@ def screen_part(
         backwards=victim.passes.backwards - before[1],
         seconds=taken,
     )
+
+
+def _is_answered(screened: Screening) -> BoolArray:
+    """(M,): whether all that the network said of an image, and of its copies, is a number."""
+    told = [screened.logits, screened.logit[:, None], screened.repaired[:, None]]
+    told += [values[:, None] for values in screened.suspicion.values()]
+    answered: BoolArray = np.logical_and.reduce(np.isfinite(np.hstack(told)), axis=1)
+    return answered
+
+
+def _compared(
+    job: Job, batch: Batch, screened: Screening, answered: BoolArray
+) -> tuple[tuple[tuple[float, ...], ...], tuple[int, ...]]:
+    """The answered images' descriptions, and which reference film each is a copy of."""
+    if not answered.any():
+        return (), ()
+    images = batch.images[answered]
+    features = None if screened.features is None else screened.features[answered]
+    table = describe(job.basis, images, screened.logits[answered], features)
+    copied = copies(thumbnails(images), job.thumbnails)
+    return tuple(tuple(float(v) for v in row) for row in table), tuple(int(v) for v in copied)
 
 
 def _line(
