@@ -16,8 +16,9 @@ TABLE = "labels.csv"
 
 @dataclass(frozen=True)
 class FilmList:
-    """N files. names: as given, or relative to the folder that was given. patients: a name each,
-    None where nobody said. views: such as "PA", None where nobody said."""
+    """N files. names: of the file, or relative to the folder that was given; whole paths where that
+    would give one name to two files. patients: a name each, None where nobody said. views: such as
+    "PA", None where nobody said."""
 
     paths: tuple[Path, ...]
     names: tuple[str, ...]
@@ -36,9 +37,12 @@ def list_films(places: Sequence[Path]) -> FilmList:
     images, or a table that cannot be used.
     """
     parts = [_folder(place) if place.is_dir() else _file(place) for place in places]
+    paths = tuple(p for part in parts for p in part.paths)
+    names = tuple(n for part in parts for n in part.names)
     films = FilmList(
-        tuple(p for part in parts for p in part.paths),
-        tuple(n for part in parts for n in part.names),
+        paths,
+        # Two folders may hold files of the same name, and an answer must say which it means.
+        names if len(set(names)) == len(names) else tuple(path.as_posix() for path in paths),
         tuple(p for part in parts for p in part.patients),
         tuple(v for part in parts for v in part.views),
     )
