@@ -129,6 +129,8 @@ def machines(place: Path) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", here_and_there)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray sets it to the processors of a task, unless it is set.
+        patch.setenv("OMP_NUM_THREADS", "3")
         patch.delenv("RAY_ADDRESS", raising=False)
         try:
             cluster = Cluster(
