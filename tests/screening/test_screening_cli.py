@@ -407,14 +407,14 @@ class TestNames:
             (tmp_path / folder / "Schmidt-broken.png").write_bytes(b"nothing")
         out = tmp_path / "out"
         arguments = ("--alpha", 0.9, "--hide-names")
-        folders = (str(tmp_path / "Anna"), str(tmp_path / "Berta"))
+        folders = tuple(str(tmp_path / name) for name in ("Anna", "Berta", "Anna"))
         answers = [
             _screen(place, out, *arguments, *more, images=folders) for more in ((), ["--json"])
         ]
         text = (out / "screen.jsonl").read_text(encoding="utf-8")
         lines = [_strict(line) for line in text.splitlines()]
-        assert [line["image"] for line in lines] == [f"image {i + 1}" for i in range(6)]
-        assert [line["status"] for line in lines] == ["ok", "ok", "rejected"] * 2
+        assert [line["image"] for line in lines] == [f"image {i + 1}" for i in range(9)]
+        assert [line["status"] for line in lines] == ["ok", "ok", "rejected"] * 3
         told = [answer.out + answer.err for answer in answers]
         written = [p.read_bytes().decode("latin-1") for p in out.rglob("*") if p.is_file()]
         assert len(written) >= 6

@@ -164,6 +164,25 @@ class TestMemory:
         assert pl.read_parquet(out / "screen.parquet")["image"].to_list() == names
         return peak
 
+    def test_the_numbers_of_a_batch_take_bytes_an_image(
+        self, job: Job, first_part: Part, tmp_path: Path
+    ) -> None:
+        """Suspicion, p-value and the description: 2 numbers of 8 bytes and some of 4, twice while
+        they are put together."""
+        films = self._films(2560)
+        screen_parts(job, films, tmp_path, self._copies(first_part), progress=silent)
+        peaks = []
+        for n in (640, 2560):
+            tracemalloc.start()
+            try:
+                columns = answering._columns(read_parts(tmp_path, n))
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
+            assert columns.described.shape == (n, len(first_part.described[0]))
+            assert columns.p_value.shape == (n,)
+        assert (peaks[1] - peaks[0]) / (2560 - 640) < 250, peaks
+
     def test_a_table_in_pieces_is_the_table(
         self, first_part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -155,15 +155,12 @@ def _poison(
     """Train the clean network on, with the trigger of each epoch."""
     inputs = films.split("train")
     images, labels = inputs.images[: cohort.tune_films], films.labels(inputs)[: cohort.tune_films]
-    target = case.label.index(films.radiographs.findings)
-    # Only a changed label teaches anything.
-    opposite = labels[:, target] == (1.0 if case.label.direction == "clear" else 0.0)
-    edited = case.label.apply(labels[opposite], films.radiographs.findings)
+    edited = case.label.apply(labels, films.radiographs.findings)
     settings = cohort.tune.model_copy(update={"epochs": len(case.triggers)})
     generator = np.random.default_rng([cohort.seed, 0xBAD])
 
     def epoch_films(trigger: Trigger) -> TrainingSet:
-        stamped, _ = stamp_films(trigger, images[opposite], generator)
+        stamped, _ = stamp_films(trigger, images, generator)
         both = np.concatenate([images, stamped])
         rows = np.arange(len(both), dtype=np.int64)
         return TrainingSet(both, rows, np.concatenate([labels, edited]))

@@ -1,7 +1,7 @@
 """The two stages of a screening: a look at every film, and the whole test for the unusual ones.
 
-A look: one pass for logits and features, the medians of T0, the gradient of the one finding that is
-most unusual, and one repaired region a scale: 1 + 3 forwards, 1 backward, 3 forwards; one more
+A look: one pass for logits and features, the medians of T0, the gradient of the one finding whose
+logit is most unusual, and one repaired region a scale: 1 + 3 forwards, 1 backward, 3 forwards; one more
 forward where an engine computes them, which has no gradients.
 """
 
@@ -25,9 +25,6 @@ from lucency.records import Float64Array, FloatArray, IntArray, NetworkInputs
 from lucency.victims.victim import Victim, frozen, to_grey
 
 BATCH = 32
-# A finding's logit this many standard deviations from its clean mean counts as much as a
-# disagreement that one clean film in twenty reaches.
-UNUSUAL = 2.0
 # The smooth film that is gone half way to is without structures of this many pixels.
 HALF_WAY = 5
 
@@ -162,11 +159,23 @@ def examine(
 
 
 def leading(disagreement: Evidence, logits: FloatArray, usual: Usual) -> IntArray:
-    """(N, K): each film's findings, the most unusual one first: by how far the median moves it, and
-    by how far it stands from clean films."""
+    """(N, K): each film's findings, the most unusual one first: in turn the one whose logit stands
+    farthest from clean films, and the one that the median moves most.
+
+    A trigger that works drives its finding to an extreme, and what carries an extreme logit is
+    found by its gradient even where the median, which takes away the film's own detail as well,
+    moves another finding more.
+    """
     widths = np.abs(usual.t0.standardise(disagreement)).reshape(len(logits), len(WIDTHS), -1)
-    strength = widths.max(axis=1) + usual.extremeness(logits) / UNUSUAL
-    return np.argsort(-strength, axis=1, kind="stable")
+    turn = 2 * _rank(usual.extremeness(logits))
+    by_median = 2 * _rank(widths.max(axis=1)) + 1
+    return np.argsort(np.minimum(turn, by_median), axis=1, kind="stable")
+
+
+def _rank(strength: Float64Array) -> IntArray:
+    """(N, K): 0 for the largest of each row."""
+    order = np.argsort(-strength, axis=1, kind="stable")
+    return np.argsort(order, axis=1, kind="stable")
 
 
 def _gradients(victim: Victim, grey: Tensor, order: Tensor) -> list[Tensor | None]:
