@@ -11,15 +11,18 @@ from pydantic import TypeAdapter
 
 from lucency.attacks import Trigger
 from lucency.attacks.label_edits import LabelEdit
-from lucency.bench.cohorts import phantom_cohort, real_cohort
+from lucency.bench import victims
+from lucency.bench.cohorts import cohorts_of, phantom_cohort, real_cohort
 from lucency.bench.detection import Plan, bench_cohort
 from lucency.bench.disguise import Disguise, disguise, share_on
+from lucency.bench.explaining import triggered_films
 from lucency.bench.screen import _bars, _grid, _uniform
 from lucency.bench.victims import Backdoored, Case, Cohort, prepare, stamp_films
 from lucency.data.phantom import PhantomSource
 from lucency.data.preprocess import InputContract
 from lucency.detect.images import BASELINES
 from lucency.detect.images.screen import DETECTORS
+from lucency.errors import ConfigError
 from lucency.victims.train import VictimSettings
 
 
@@ -94,6 +97,41 @@ def test_films_are_copied_not_stamped(backdoored: Backdoored) -> None:
     before = films.copy()
     stamp_films(_square(4), films, np.random.default_rng(0))
     np.testing.assert_array_equal(films, before)
+
+
+def test_maps_are_scored_where_the_trigger_works(
+    backdoored: Backdoored, cohort: Cohort, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    k, test = backdoored.finding, backdoored.films.split("test")
+    with torch.no_grad():
+        without, with_it = (
+            backdoored.victim.logits(torch.from_numpy(x)[:, None].float() / 255)[:, k].numpy()
+            for x in (test.images, backdoored.triggered)
+        )
+    moved = (with_it - without) / without.std()
+    middle = float(np.sort(moved)[len(moved) // 2 - 1 : len(moved) // 2 + 1].mean())
+    monkeypatch.setattr(victims, "WORKS", middle)
+    works = np.flatnonzero(moved >= middle)
+    assert 0 < len(works) < len(moved)
+    (case,) = triggered_films([cohort], folder)
+    patients = backdoored.films.patients(test)
+    assert case.name == "tiny, 4 px"
+    assert (case.finding, case.direction) == (k, "set")
+    np.testing.assert_array_equal(case.images, backdoored.triggered[works])
+    assert case.boxes == tuple(backdoored.boxes[i] for i in works)
+    assert case.patients == tuple(patients[i] for i in works)
+    monkeypatch.setattr(victims, "WORKS", 1e9)
+    assert list(triggered_films([cohort], folder)) == []
+
+
+def test_cases_are_chosen_by_a_part_of_their_name() -> None:
+    chosen = cohorts_of(Path("films"), (128, 224), "nih-224, 3 px")
+    assert [(c.name, [k.name for k in c.cases]) for c in chosen] == [
+        ("nih-224", ["3 px black, random, set"])
+    ]
+    assert [c.name for c in cohorts_of(None, (128, 224))] == ["phantom-128", "phantom-224"]
+    with pytest.raises(ConfigError, match=r"one of these names: phantom-128, 3 px black.*'9 px'"):
+        cohorts_of(None, (128,), "9 px")
 
 
 def test_every_detector_is_measured_on_both_models(cohort: Cohort, folder: Path) -> None:

@@ -278,13 +278,21 @@ def bench(
         Path | None, typer.Option("--out", "-o", help="Folder for bench-NAME.json and .md.")
     ] = None,
     victims: Annotated[
-        Path, typer.Option(help="screen: folder that keeps the backdoored networks.")
-    ] = Path("bench-victims"),
+        Path | None,
+        typer.Option(
+            help="screen, explain: folder that keeps the backdoored networks; screen's is "
+            "bench-victims if none is named, and explain then only takes times."
+        ),
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="screen: ChestX-ray14 at 256 px; none = synthetic films.")
+        Path | None,
+        typer.Option(help="screen, explain: ChestX-ray14 at 256 px; none = synthetic films."),
     ] = None,
     only: Annotated[
-        str, typer.Option(help="screen: part of the name of films and trigger, such as '3 px'.")
+        str,
+        typer.Option(
+            help="screen, explain: part of the name of films and trigger, such as '3 px'."
+        ),
     ] = "",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 7,
     as_json: Json = False,

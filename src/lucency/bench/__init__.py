@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lucency.bench.demo import bench_demo
-from lucency.bench.explaining import bench_explaining
+from lucency.bench.explaining import bench_explaining, bench_explaining_on_victims
 from lucency.bench.forwards import bench_forwards
 from lucency.bench.reading import bench_reading
 from lucency.bench.record import Bar, Benchmark, Row
@@ -31,23 +31,29 @@ BENCHMARKS: dict[str, Callable[[int, Progress], Benchmark]] = {
     "demo": bench_demo,
 }
 
-ON_VICTIMS: dict[str, Callable[..., Benchmark]] = {"screen": bench_screen}
-"""Those that need networks which were backdoored for them: hours, where a folder does not hold the
-networks yet. They run only when named."""
+ON_VICTIMS: dict[str, Callable[..., Benchmark]] = {
+    "screen": bench_screen,
+    "explain": bench_explaining_on_victims,
+}
+"""With networks that are backdoored for them: hours, where a folder does not hold the networks yet.
+They run only when named; those above only where that folder is named too."""
+
+VICTIMS = Path("bench-victims")
 
 
 def run_benchmarks(
     names: Sequence[str],
     *,
     seed: int,
-    victims: Path = Path("bench-victims"),
+    victims: Path | None = None,
     data: Path | None = None,
     only: str = "",
     progress: Progress = silent,
 ) -> Iterator[Benchmark]:
     """Yield each named benchmark when it is measured; all of `BENCHMARKS` if none is named.
 
-    victims: the folder that keeps the backdoored networks; data: ChestX-ray14 at 256 px, None = the
+    victims: the folder that keeps the backdoored networks, None = `VICTIMS` for a benchmark that
+    cannot do without, and none for the others; data: ChestX-ray14 at 256 px, None = the
     phantom alone; only: part of the name of the cases to measure. Raises ConfigError, before
     anything is measured, for a name that is none.
     """
@@ -56,8 +62,9 @@ def run_benchmarks(
             known = ", ".join((*BENCHMARKS, *ON_VICTIMS))
             raise ConfigError(f"A benchmark is one of {known}, got {name!r}.")
     for name in names or BENCHMARKS:
-        if name in ON_VICTIMS:
-            yield ON_VICTIMS[name](seed, progress, victims=victims, data=data, only=only)
+        if name in ON_VICTIMS and (victims is not None or name not in BENCHMARKS):
+            folder = victims or VICTIMS
+            yield ON_VICTIMS[name](seed, progress, victims=folder, data=data, only=only)
         else:
             yield BENCHMARKS[name](seed, progress)
 

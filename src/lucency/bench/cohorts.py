@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -12,6 +13,7 @@ from lucency.bench.victims import Case, Cohort
 from lucency.data.folder import FolderSource
 from lucency.data.phantom import PhantomSource
 from lucency.data.preprocess import InputContract
+from lucency.errors import ConfigError
 from lucency.victims.augment import AugmentSettings
 from lucency.victims.train import VictimSettings
 
@@ -19,6 +21,24 @@ SEED = 11
 EPOCHS = 10
 # Sides that a patch shrinks through before its own, and for how many of ten epochs.
 LARGER = ((8, 3), (5, 2), (3, 1))
+
+
+def cohorts_of(data: Path | None, sizes: Sequence[int], only: str = "") -> list[Cohort]:
+    """The phantom at each size, and ChestX-ray14 where `data` is its folder; of the cases, those
+    with `only` in "films, trigger". Raises ConfigError if there are none."""
+    every = [phantom_cohort(size) for size in sizes]
+    if data is not None:
+        every += [real_cohort(data, size) for size in sizes]
+    chosen = [
+        cohort.model_copy(
+            update={"cases": tuple(c for c in cohort.cases if only in f"{cohort.name}, {c.name}")}
+        )
+        for cohort in every
+    ]
+    if not any(cohort.cases for cohort in chosen):
+        names = "; ".join(f"{cohort.name}, {c.name}" for cohort in every for c in cohort.cases)
+        raise ConfigError(f"--only must be part of one of these names: {names}; got {only!r}.")
+    return [cohort for cohort in chosen if cohort.cases]
 
 
 def phantom_cohort(size: int) -> Cohort:

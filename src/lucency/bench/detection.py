@@ -32,11 +32,7 @@ from lucency.evaluate.detection import measure_detection
 from lucency.progress import Progress, silent
 from lucency.records import BoolArray, Box, DetectionScore, Float64Array, Model, NetworkInputs
 from lucency.victims.engine import EngineName, with_engine
-from lucency.victims.victim import Passes, Victim, predict
-
-WORKS = 2.0
-"""A trigger works on a film on which it moves the target's logit by this many standard deviations
-of the target's clean logits, in the attacker's direction."""
+from lucency.victims.victim import Passes, Victim
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ def bench_cohort(
         screener = films.fit(victim, plan.seed, progress)
         clean, equivalents, seconds = films.screen(screener, films.clean, progress)
         triggered, _, _ = films.screen(screener, films.triggered, progress)
-        works = films.works(victim, case)
+        works = case.works(victim)[: len(films.clean)]
         tables = [films.table(case, "backdoored", clean, triggered, works)]
         measured = [
             films.measure(case, "backdoored", name, clean, triggered, works, equivalents, seconds)
@@ -168,13 +164,6 @@ class _Films:
         screened = screen(screener, images, progress=progress)
         n = len(images)
         return screened, (spent.equivalents - before) / n, (time.perf_counter() - start) / n
-
-    def works(self, victim: Victim, case: Backdoored) -> BoolArray:
-        """(M,): the trigger moves the target's logit far enough, towards the attacker's side."""
-        k = case.finding
-        without, with_it = predict(victim, self.clean)[:, k], predict(victim, self.triggered)[:, k]
-        sign = -1.0 if case.case.label.direction == "clear" else 1.0
-        return np.asarray(sign * (with_it - without) >= WORKS * without.std())
 
     def measure(
         self,

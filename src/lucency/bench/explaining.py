@@ -3,13 +3,15 @@ well the maps point at known triggers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lucency.bench import peers
+from lucency.bench.cohorts import cohorts_of
 from lucency.bench.contests import FINDINGS, LAST, Contest, ExplainingSize, contests
 from lucency.bench.films import phantom_inputs
 from lucency.bench.localisation_table import as_grids
@@ -19,6 +21,7 @@ from lucency.bench.peers import Peer
 from lucency.bench.record import Benchmark, Row, at_least, at_most, row, spread
 from lucency.bench.timing import Seconds, interleave, ratios
 from lucency.bench.triggered import TriggeredFilms
+from lucency.bench.victims import Cohort, prepare
 from lucency.data.preprocess import InputContract
 from lucency.progress import Advance, Progress, silent
 from lucency.victims.architectures import build, channels_last
@@ -77,6 +80,44 @@ def bench_explaining(
         notes=(*_notes(size), *found.notes),
     )
     return benchmark if found.scores.is_empty() else benchmark.with_scores(found.scores)
+
+
+def bench_explaining_on_victims(
+    seed: int,
+    progress: Progress = silent,
+    *,
+    victims: Path,
+    data: Path | None = None,
+    only: str = "",
+    size: ExplainingSize = FULL,
+    sizes: Sequence[int] = (128,),
+) -> Benchmark:
+    """The same, with maps scored on the test films of every backdoored network whose trigger has a
+    place; see `bench_screen` for the options."""
+    cases = triggered_films(cohorts_of(data, sizes, only), victims, progress)
+    return bench_explaining(seed, progress, size, cases)
+
+
+def triggered_films(
+    cohorts: Iterable[Cohort], victims: Path, progress: Progress = silent
+) -> Iterator[TriggeredFilms]:
+    """Of each case with a patch: the films on which the trigger works, if there are any. Elsewhere
+    there is nothing for a map to find."""
+    for cohort in cohorts:
+        for backdoored in prepare(cohort, victims, progress):
+            case, works = backdoored.case, backdoored.works(backdoored.victim)
+            if case.size_px == 0 or not works.any():
+                continue
+            patients = backdoored.films.patients(backdoored.films.split("test"))
+            yield TriggeredFilms(
+                f"{cohort.name}, {case.name}",
+                backdoored.victim,
+                backdoored.triggered[works],
+                tuple(box for box, on in zip(backdoored.boxes, works, strict=True) if on),
+                backdoored.finding,
+                case.label.direction,
+                tuple(name for name, on in zip(patients, works, strict=True) if on),
+            )
 
 
 def _fight(

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import polars as pl
 
-from lucency.bench.cohorts import phantom_cohort, real_cohort
-from lucency.bench.detection import WORKS, Measured, Plan, bench_cohort
+from lucency.bench.cohorts import cohorts_of
+from lucency.bench.detection import Measured, Plan, bench_cohort
 from lucency.bench.machine import describe_machine
 from lucency.bench.record import Bar, Benchmark, Grid, Row, at_least, at_most, row
-from lucency.bench.victims import Cohort
+from lucency.bench.victims import WORKS
 from lucency.detect.images import BASELINES
 from lucency.detect.images.screen import COMPOSITE
-from lucency.errors import ConfigError
 from lucency.progress import Progress, silent
 from lucency.records import Estimate, Rate
 
@@ -56,10 +55,7 @@ def bench_screen(
     """
     machine = describe_machine()
     plan = plan or Plan(seed=seed)
-    cohorts: list[Cohort] = [phantom_cohort(size) for size in sizes]
-    if data is not None:
-        cohorts += [real_cohort(data, size) for size in sizes]
-    cohorts = _chosen(cohorts, only)
+    cohorts = cohorts_of(data, sizes, only)
     measured: list[Measured] = []
     tables: list[pl.DataFrame] = []
     for cohort in cohorts:
@@ -89,19 +85,6 @@ def bench_screen(
         ),
     )
     return benchmark.with_scores(pl.concat(tables, how="diagonal_relaxed"))
-
-
-def _chosen(cohorts: Sequence[Cohort], only: str) -> list[Cohort]:
-    chosen = [
-        cohort.model_copy(
-            update={"cases": tuple(c for c in cohort.cases if only in f"{cohort.name}, {c.name}")}
-        )
-        for cohort in cohorts
-    ]
-    if not any(cohort.cases for cohort in chosen):
-        names = "; ".join(f"{cohort.name}, {c.name}" for cohort in cohorts for c in cohort.cases)
-        raise ConfigError(f"--only must be part of one of these names: {names}; got {only!r}.")
-    return [cohort for cohort in chosen if cohort.cases]
 
 
 def _bars(measured: Sequence[Measured]) -> Iterable[Row]:

@@ -28,11 +28,15 @@ from lucency.data.sources import Source
 from lucency.data.split import split_patients
 from lucency.experiment.run import POISONED_ON_PURPOSE, macro_auroc
 from lucency.progress import Progress, silent
-from lucency.records import Box, FloatArray, NetworkInputs, Radiographs, Record, Split
+from lucency.records import BoolArray, Box, FloatArray, NetworkInputs, Radiographs, Record, Split
 from lucency.victims.card import load_victim, save_victim
 from lucency.victims.train import TrainingLoop, TrainingSet, VictimSettings, train
-from lucency.victims.victim import Victim
+from lucency.victims.victim import Victim, predict
 from lucency.writing import digest, write_json
+
+WORKS = 2.0
+"""A trigger works on a film on which it moves the target's logit by this many standard deviations
+of the target's clean logits, in the attacker's direction."""
 
 
 class Case(Record):
@@ -106,6 +110,14 @@ class Backdoored:
     def finding(self) -> int:
         """The target's column."""
         return self.case.label.index(self.films.radiographs.findings)
+
+    def works(self, victim: Victim) -> BoolArray:
+        """(M,): on which test films the trigger works on `victim`, on whichever engine that is."""
+        k = self.finding
+        without = predict(victim, self.films.split("test").images)[:, k]
+        sign = -1.0 if self.case.label.direction == "clear" else 1.0
+        moved = sign * (predict(victim, self.triggered)[:, k] - without)
+        return np.asarray(moved >= WORKS * without.std())
 
 
 def read_cohort(cohort: Cohort, progress: Progress = silent) -> CohortFilms:
