@@ -20,6 +20,8 @@ from lucency.detect.images.screen import (
     T1,
     Screener,
     Screening,
+    Unit,
+    _bound,
     fit_screener,
     screen,
 )
@@ -97,6 +99,39 @@ def test_clean_suspects_look_like_the_calibration_films() -> None:
         calibration = screener.calibration[detector]
         assert ks_2samp(calibration, screened.suspicion[detector]).pvalue > 0.01
     assert (screened.p_value[COMPOSITE] <= 0.05).mean() < 0.12
+
+
+class TestStages:
+    def test_the_whole_test_is_for_the_films_that_look_odd(self, anywhere: Screener) -> None:
+        images = films(40, 0xE7)
+        nobody, everybody = (dataclasses.replace(anywhere, bound=b) for b in (np.inf, -np.inf))
+        glanced, examined = screen(nobody, images), screen(everybody, images)
+        assert (glanced.suspicion[T1] < 0).all()
+        assert (examined.suspicion[T1] >= 0).all()
+        some = screen(anywhere, images).suspicion[T1]
+        rows = some >= 0
+        np.testing.assert_allclose(some[rows], examined.suspicion[T1][rows], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(some[~rows], glanced.suspicion[T1][~rows], rtol=1e-3, atol=1e-3)
+        assert rows.mean() < 0.3
+
+    def test_a_trigger_that_only_a_glance_saw_ranks_above_clean_films(
+        self, anywhere: Screener
+    ) -> None:
+        blind = dataclasses.replace(
+            anywhere, bound=np.inf, units={**anywhere.units, T0: Unit(0.0, 1e9)}
+        )
+        images = films(20, 0x6E)
+        clean = screen(blind, images).suspicion[COMPOSITE]
+        found = screen(blind, stamped(images, _places(20)))
+        assert found.suspicion[COMPOSITE].min() > clean.max()
+        assert found.is_local.all()
+
+    @pytest.mark.parametrize("share", [0.05, 0.2])
+    def test_the_bound_leaves_the_share_above_it(self, share: float) -> None:
+        generator = np.random.default_rng(3)
+        fit, strangers = (np.exp(generator.normal(0.3, 0.4, n)) for n in (400, 20000))
+        assert abs((strangers > _bound(fit, share)).mean() - share) < 0.3 * share
+        assert np.isfinite(_bound(np.zeros(8), share))
 
 
 class TestInvariance:

@@ -6,9 +6,9 @@ wolf. T0 and T1 find small, local triggers, by intervening on the film. They are
 over the whole film; for that there are companions, which only say that a film, or the network's
 answer to it, is unlike the clean ones: distance in features, and spectrum.
 
-T1's whole test is made only where a look was unusual: on about one clean film in twenty. The score
-of the others is that of the companions alone. The same schedule runs on the calibration films, so
-the p-values hold for it as for any other score.
+T1's whole test is made only where a look was unusual: on about one clean film in twelve. The others
+are scored by what the look saw. The same schedule runs on the calibration films, so the p-values
+hold for it as for any other score.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.stats import norm
 
 from lucency.detect.images import counterfactual_patch, feature_distance, frequency
 from lucency.detect.images import median_disagreement as median
@@ -60,6 +61,8 @@ WEIGHTS = {T1: 1.0, T0: 0.7, FEATURES: 0.5, SPECTRUM: 0.5}
 """What a test's unit counts for in the composite: the more it knows about a trigger, the more. T0
 cannot say where, and companions do not even intervene; with equal weights their long tails on clean
 films would set the threshold for everyone."""
+GLANCE = 0.5
+"""The same for a glance of T1, whose one region a scale nothing has confirmed."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,14 @@ class Schedule:
     """How images are screened.
 
     patch: T1's settings. examined: share of clean films that look odd enough for the whole of T1.
-    material: an
-    effect counts as far as it exceeds this many standard deviations of its finding's clean logits.
-    fit_share: share of the reference films that set scales; the others set p-values. folds: of the
-    fit films, so that no film's feature distance comes from a fit that it was part of.
+    material: an effect counts as far as it exceeds this many standard deviations of its finding's
+    clean logits. fit_share: share of the reference films that set scales; the others set p-values.
+    folds: of the fit films, so that no film's feature distance comes from a fit that it was part
+    of.
     """
 
     patch: PatchTest = field(default_factory=PatchTest)
-    examined: float = 0.05
+    examined: float = 0.08
     material: float = 0.5
     fit_share: float = 0.35
     folds: int = 5
@@ -260,7 +263,7 @@ def _fit(
         glance,
         t1,
         oddness,
-        bound=float(np.quantile(_apart_oddness(seen, schedule.folds), 1 - schedule.examined)),
+        bound=_bound(_apart_oddness(seen, schedule.folds), schedule.examined),
         units=units,
         distance=fit_distance(seen.features, seen.logits),
         spectrum=spectrum,
@@ -302,6 +305,13 @@ def _apart_oddness(seen: Look, folds: int) -> Float64Array:
     return apart
 
 
+def _bound(oddness: Float64Array, share: float) -> float:
+    """What `share` of clean films exceeds, if logarithms of oddness are normal: of fifty films, the
+    quantile itself would be that of two or three."""
+    logs = np.log(np.maximum(oddness, 1e-6))
+    return float(np.exp(logs.mean() + norm.isf(share) * logs.std()))
+
+
 def _tempered(units: Float64Array) -> Float64Array:
     """Beyond one unit, its logarithm: a companion has a long tail on clean films, and must not
     bury the evidence of an intervention."""
@@ -316,7 +326,11 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
     found = _Regions.of_glance(seen, screener.glance)
     reasons = _reasons(seen, screener.usual, screener.glance)
     odd = _oddness(reasons, screener.oddness)
-    t1, local = odd / (1 + odd) - 1, np.full(len(images), -np.inf)
+    t1 = odd / (1 + odd) - 1
+    material = schedule.material
+    glanced = score(seen.patches, screener.glance, material).suspicion / screener.oddness[1]
+    moved = units[T0].of(score(seen.disagreement, screener.usual.t0, material).suspicion)
+    local = np.maximum(GLANCE * glanced, WEIGHTS[T0] * moved)
     rows = np.flatnonzero(odd > screener.bound)
     if len(rows):
         patches = examine(
@@ -328,13 +342,9 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
             progress=progress,
         )
         t1[rows] = score(patches, screener.t1).suspicion
-        material = score(patches, screener.t1, schedule.material)
-        moved = score(seen.disagreement.rows(rows), screener.usual.t0, schedule.material)
-        local[rows] = np.maximum(
-            WEIGHTS[T1] * units[T1].of(material.suspicion),
-            WEIGHTS[T0] * units[T0].of(moved.suspicion),
-        )
-        found.put(rows, patches, material)
+        confirmed = score(patches, screener.t1, material)
+        local[rows] = np.maximum(local[rows], WEIGHTS[T1] * units[T1].of(confirmed.suspicion))
+        found.put(rows, patches, confirmed)
     companions = {
         FEATURES: distance(screener.distance, seen.features, seen.logits),
         SPECTRUM: screener.spectrum(images),
