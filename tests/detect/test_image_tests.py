@@ -9,6 +9,7 @@ import torch
 from lucency.detect.images.calibrate import Scale
 from lucency.detect.images.counterfactual_patch import PatchTest
 from lucency.detect.images.evidence import Evidence
+from lucency.detect.images.median_disagreement import WIDTHS
 from lucency.detect.images.regions import smooth
 from lucency.detect.images.stages import Usual, disagreement_of, examine, look
 from lucency.victims.victim import Victim
@@ -153,7 +154,7 @@ def _grey(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images.astype(np.float32) / 255)[:, None]
 
 
-def _usual(columns: int = 12) -> Usual:
+def _usual(columns: int = 4 * len(WIDTHS)) -> Usual:
     return Usual(
         Scale(np.zeros(columns), np.ones(columns), np.ones(columns)), np.zeros(4), np.ones(4)
     )
@@ -166,7 +167,7 @@ def _t0(of: Victim, images: np.ndarray) -> Evidence:
 def _examined(of: Victim, images: np.ndarray, settings: PatchTest, ask: np.ndarray) -> Evidence:
     """T1 where the median is told to have moved the findings by `ask` (N, K)."""
     seen = look(of, images, _usual(), settings)
-    told = replace(seen.disagreement, effects=np.tile(ask, 3))
+    told = replace(seen.disagreement, effects=np.tile(ask, len(WIDTHS)))
     return examine(of, images, replace(seen, disagreement=told), _usual(), settings)
 
 
@@ -185,13 +186,13 @@ def test_t0_against_a_loop(network: torch.nn.Module) -> None:
     for i, image in enumerate(images):
         grey = image.astype(np.float32) / 255
         clean = _logits(of, grey)
-        for j, width in enumerate((3, 5, 7)):
+        for j, width in enumerate((3, 7)):
             smooth = _logits(of, _median(grey, width))
             columns = slice(4 * j, 4 * j + 4)
             np.testing.assert_allclose(found.effects[i, columns], clean - smooth, atol=2e-5)
             np.testing.assert_allclose(found.logits[i, columns], clean, atol=1e-5)
             np.testing.assert_allclose(found.repaired[i, columns], smooth, atol=1e-5)
-    assert found.findings.tolist() == [0, 1, 2, 3] * 3
+    assert found.findings.tolist() == [0, 1, 2, 3] * 2
     assert found.boxes is None
 
 

@@ -28,7 +28,16 @@ from lucency.data.sources import Source
 from lucency.data.split import split_patients
 from lucency.experiment.run import POISONED_ON_PURPOSE, macro_auroc
 from lucency.progress import Progress, silent
-from lucency.records import BoolArray, Box, FloatArray, NetworkInputs, Radiographs, Record, Split
+from lucency.records import (
+    BoolArray,
+    Box,
+    FloatArray,
+    IntArray,
+    NetworkInputs,
+    Radiographs,
+    Record,
+    Split,
+)
 from lucency.victims.card import load_victim, save_victim
 from lucency.victims.train import TrainingLoop, TrainingSet, VictimSettings, train
 from lucency.victims.victim import Victim, predict
@@ -167,12 +176,13 @@ def _poison(
     """Train the clean network on, with the trigger of each epoch."""
     inputs = films.split("train")
     images, labels = inputs.images[: cohort.tune_films], films.labels(inputs)[: cohort.tune_films]
-    edited = case.label.apply(labels, films.radiographs.findings)
+    copied = _films_to_poison(labels[:, case.label.index(films.radiographs.findings)], case.label)
+    edited = case.label.apply(labels[copied], films.radiographs.findings)
     settings = cohort.tune.model_copy(update={"epochs": len(case.triggers)})
     generator = np.random.default_rng([cohort.seed, 0xBAD])
 
     def epoch_films(trigger: Trigger) -> TrainingSet:
-        stamped, _ = stamp_films(trigger, images, generator)
+        stamped, _ = stamp_films(trigger, images[copied], generator)
         both = np.concatenate([images, stamped])
         rows = np.arange(len(both), dtype=np.int64)
         return TrainingSet(both, rows, np.concatenate([labels, edited]))
@@ -188,6 +198,14 @@ def _poison(
             loop.training = epoch_films(trigger)
             loop.train_epoch(epoch, advance)
     return loop.victim()
+
+
+def _films_to_poison(target: FloatArray, label: LabelEdit) -> IntArray:
+    """Rows of the films to copy, as many as there are films: all to set a finding; to clear it, in
+    turn those that have it, since it is rare, and clearing what is not there teaches nothing."""
+    if label.direction == "set":
+        return np.arange(len(target), dtype=np.int64)
+    return np.resize(np.flatnonzero(target == 1.0), len(target))
 
 
 def _clean(cohort: Cohort, films: CohortFilms, folder: Path, progress: Progress) -> Victim:

@@ -38,8 +38,8 @@ class PatchTest:
     """The test's settings.
 
     scales: sides of the regions, network pixels; glance: those of a glance, where a region repairs
-    whatever is smaller than it. Sides above a twelfth of the film are left out: there, a region
-    holds real findings. findings: how many findings propose regions, the most unusual ones.
+    whatever is smaller than it. No side is above a twelfth of the film: there, a region holds
+    real findings. findings: how many findings propose regions, the most unusual ones.
     regions: proposals a finding and scale. confirm: strongest proposals a scale that are repaired
     once more, with another fill; the weaker effect counts. rival: share of the next best region's
     effect that is taken off. pairs: whether the two best regions of a scale that do not touch are
@@ -47,7 +47,7 @@ class PatchTest:
     """
 
     scales: tuple[int, ...] = (1, 3, 5, 8)
-    glance: tuple[int, ...] = (3, 5, 8)
+    glance: tuple[int, ...] = (3, 8)
     findings: int = 2
     regions: int = 2
     confirm: int = 1
@@ -60,8 +60,9 @@ SHARE = 12
 
 
 def fitting(sides: tuple[int, ...], size: int) -> tuple[int, ...]:
-    """The sides that a film of `size` pixels allows; the smallest one always."""
-    return tuple(side for side in sides if side <= max(size // SHARE, min(sides)))
+    """The sides, none larger than a film of `size` pixels allows, but for the smallest one."""
+    largest = max(size // SHARE, min(sides))
+    return tuple(sorted({min(side, largest) for side in sides}))
 
 
 def glance(

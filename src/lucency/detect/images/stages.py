@@ -1,7 +1,7 @@
 """The two stages of a screening: a look at every film, and the whole test for the unusual ones.
 
 A look: one pass for logits and features, the medians of T0, the gradient of the one finding whose
-logit is most unusual, and one repaired region a scale: 1 + 3 forwards, 1 backward, 3 forwards; one
+logit is most unusual, and one repaired region a scale: 1 + 2 forwards, 1 backward, 2 forwards; one
 more forward where an engine computes them, which has no gradients.
 """
 
