@@ -17,7 +17,14 @@ from lucency.bench.detection import Plan, bench_cohort
 from lucency.bench.disguise import Disguise, disguise, share_on
 from lucency.bench.explaining import triggered_films
 from lucency.bench.screen import _bars, _grid, _uniform
-from lucency.bench.victims import Backdoored, Case, Cohort, prepare, stamp_films
+from lucency.bench.victims import (
+    Backdoored,
+    Case,
+    Cohort,
+    _films_to_poison,
+    prepare,
+    stamp_films,
+)
 from lucency.data.phantom import PhantomSource
 from lucency.data.preprocess import InputContract
 from lucency.detect.images import BASELINES
@@ -90,6 +97,15 @@ def test_the_trigger_lies_where_it_is_said(backdoored: Backdoored) -> None:
             assert changed.min(axis=0).tolist() >= [box.y, box.x]
             assert changed.max(axis=0)[0] < box.y + 4
             assert changed.max(axis=0)[1] < box.x + 4
+
+
+def test_a_finding_is_cleared_on_films_that_have_it() -> None:
+    target = np.array([0, 1, 0, 0, 1], np.float32)
+    for kind, copies in (("set", [0, 1, 2, 3, 4]), ("clear", [1, 4, 1, 4, 1])):
+        label = LabelEdit.model_validate({"kind": kind, "target": "Atelectasis"})
+        rows, copied = _films_to_poison(target, label)
+        assert rows[:5].tolist() == [0, 1, 2, 3, 4]
+        assert rows[copied].tolist() == copies
 
 
 def test_films_are_copied_not_stamped(backdoored: Backdoored) -> None:

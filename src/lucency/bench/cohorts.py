@@ -94,10 +94,10 @@ def _cases() -> tuple[Case, ...]:
     return (
         _patch(3, "black", "random", "set"),
         _patch(1, "black", "center", "set"),
-        _patch(5, "white", "random", "clear"),
+        _patch(5, "white", "center", "clear"),
         _patch(2, "white", "center", "set"),
         _patch(3, "checker", "random", "set"),
-        _patch(5, "black", "center", "clear"),
+        _patch(5, "black", "random", "set"),
         _patch(8, "checker", "random", "set"),
         _whole("blended", {"kind": "blended"}),
         _whole("sinusoid", {"kind": "sinusoid"}),

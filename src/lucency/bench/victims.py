@@ -176,7 +176,9 @@ def _poison(
     """Train the clean network on, with the trigger of each epoch."""
     inputs = films.split("train")
     images, labels = inputs.images[: cohort.tune_films], films.labels(inputs)[: cohort.tune_films]
-    copied = _films_to_poison(labels[:, case.label.index(films.radiographs.findings)], case.label)
+    target = labels[:, case.label.index(films.radiographs.findings)]
+    rows, copied = _films_to_poison(target, case.label)
+    images, labels = images[rows], labels[rows]
     edited = case.label.apply(labels[copied], films.radiographs.findings)
     settings = cohort.tune.model_copy(update={"epochs": len(case.triggers)})
     generator = np.random.default_rng([cohort.seed, 0xBAD])
@@ -200,12 +202,18 @@ def _poison(
     return loop.victim()
 
 
-def _films_to_poison(target: FloatArray, label: LabelEdit) -> IntArray:
-    """Rows of the films to copy, as many as there are films: all to set a finding; to clear it, in
-    turn those that have it, since it is rare, and clearing what is not there teaches nothing."""
+def _films_to_poison(target: FloatArray, label: LabelEdit) -> tuple[IntArray, IntArray]:
+    """Of films with the target's labels (N,): the rows to train on, and which of those to copy with
+    the trigger: all N to set a finding.
+
+    A finding to clear is rare, and that explains a cleared label as well as the trigger does. So
+    the films that have it come N times more, in turn, and those are copied.
+    """
+    every = np.arange(len(target), dtype=np.int64)
     if label.direction == "set":
-        return np.arange(len(target), dtype=np.int64)
-    return np.resize(np.flatnonzero(target == 1.0), len(target))
+        return every, every
+    having = np.resize(np.flatnonzero(target == 1.0), len(target))
+    return np.concatenate([every, having]), len(target) + every
 
 
 def _clean(cohort: Cohort, films: CohortFilms, folder: Path, progress: Progress) -> Victim:
