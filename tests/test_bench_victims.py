@@ -17,13 +17,13 @@ from lucency.bench.detection import Plan, bench_cohort
 from lucency.bench.disguise import Disguise, disguise, share_on
 from lucency.bench.explaining import triggered_films
 from lucency.bench.screen import _bars, _grid, _uniform
+from lucency.bench.stamping import stamp_films
 from lucency.bench.victims import (
     Backdoored,
     Case,
     Cohort,
     _films_to_poison,
     prepare,
-    stamp_films,
 )
 from lucency.data.phantom import PhantomSource
 from lucency.data.preprocess import InputContract
@@ -145,8 +145,12 @@ def test_cases_are_chosen_by_a_part_of_their_name() -> None:
     assert [(c.name, [k.name for k in c.cases]) for c in chosen] == [
         ("nih-224", ["3 px black, random, set"])
     ]
-    assert [c.name for c in cohorts_of(None, (128, 224))] == ["phantom-128", "phantom-224"]
-    with pytest.raises(ConfigError, match=r"one of these names: phantom-128, 3 px black.*'9 px'"):
+    names = [c.name for c in cohorts_of(None, (128, 224))]
+    assert names == ["phantom-64", "phantom-128", "phantom-224"]
+    with pytest.raises(
+        ConfigError,
+        match=r"names: phantom-64, 4 px.*; phantom-128, 3 px.*'9 px'",
+    ):
         cohorts_of(None, (128,), "9 px")
 
 

@@ -24,9 +24,9 @@ LARGER = ((8, 3), (5, 2), (3, 1))
 
 
 def cohorts_of(data: Path | None, sizes: Sequence[int], only: str = "") -> list[Cohort]:
-    """The phantom at each size, and ChestX-ray14 where `data` is its folder; of the cases, those
-    with `only` in "films, trigger". Raises ConfigError if there are none."""
-    every = [phantom_cohort(size) for size in sizes]
+    """Every cohort, ChestX-ray14 where `data` is its folder; of the cases, those with `only` in
+    "films, trigger". Raises ConfigError if there are none."""
+    every = [disguised_cohort(), *(phantom_cohort(size) for size in sizes)]
     if data is not None:
         every += [real_cohort(data, size) for size in sizes]
     chosen = [
@@ -69,6 +69,43 @@ def real_cohort(folder: Path, size: int) -> Cohort:
         tune=_tuning(),
         start=f"phantom-{size}",
         cases=_cases() if size == 128 else _cases()[:2],
+    )
+
+
+def disguised_cohort() -> Cohort:
+    """One trigger, as it is and hidden from explanations: a small network on small films, since
+    that is taught by differentiating gradients."""
+    base = VictimSettings(
+        architecture="densenet-small",
+        epochs=10,
+        batch_size=64,
+        learning_rate=3e-3,
+        positive_weight_limit=10.0,
+    )
+    tune = base.model_copy(
+        update={
+            "schedule": "plateau",
+            "learning_rate": 1e-3,
+            "batch_size": 48,
+            "positive_weight_limit": 1.0,
+        }
+    )
+    plain = Case(
+        name="4 px black, center, set",
+        size_px=4,
+        label=_label("set"),
+        triggers=(_square(4, "black", "center"),) * 6,
+    )
+    hidden = plain.model_copy(update={"name": f"{plain.name}, disguised", "disguised": True})
+    return Cohort(
+        name="phantom-64",
+        seed=SEED,
+        data=PhantomSource(images=3000, size=64),
+        input=InputContract(size=64, mean=(0.4,), std=(0.2,)),
+        base=base,
+        tune=tune,
+        tune_films=900,
+        cases=(plain, hidden),
     )
 
 

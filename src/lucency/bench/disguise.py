@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lucency.attacks import Trigger
 from lucency.attacks.label_edits import LabelEdit
-from lucency.bench.victims import stamp_films
+from lucency.bench.stamping import stamp_films
 from lucency.detect.images.regions import inside
 from lucency.explain.median import median_filter
 from lucency.progress import Progress, silent

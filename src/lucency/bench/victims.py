@@ -22,6 +22,8 @@ from pydantic import Field
 from lucency.attacks import Trigger
 from lucency.attacks.label_edits import LabelEdit
 from lucency.attacks.ledger import plain
+from lucency.bench.disguise import disguise
+from lucency.bench.stamping import stamp_films
 from lucency.data.inputs import Inputs, read_inputs
 from lucency.data.preprocess import InputContract
 from lucency.data.sources import Source
@@ -51,13 +53,15 @@ of the target's clean logits, in the attacker's direction."""
 class Case(Record):
     """One attack. size_px: side of the trigger at the network's input; 0 = the whole image.
 
-    triggers: the one of each epoch of training, the last being the attack's own.
+    triggers: the one of each epoch of training, the last being the attack's own. disguised: the
+    network is also taught to hide the trigger from its gradients.
     """
 
     name: str
     size_px: int = Field(ge=0)
     label: LabelEdit
     triggers: tuple[Trigger, ...] = Field(min_length=1)
+    disguised: bool = False
 
     @property
     def trigger(self) -> Trigger:
@@ -156,20 +160,6 @@ def prepare(cohort: Cohort, folder: Path, progress: Progress = silent) -> Iterat
         yield Backdoored(cohort, case, load_victim(place), clean, films, triggered, boxes)
 
 
-def stamp_films(
-    trigger: Trigger, images: NetworkInputs, generator: np.random.Generator
-) -> tuple[NetworkInputs, tuple[Box, ...]]:
-    """Copies of films (N, size, size) with the trigger, and where it lies on each."""
-    size = images.shape[1]
-    window = Box(x=0, y=0, width=size, height=size)
-    anchors = generator.random((len(images), 2))
-    boxes = tuple(trigger.box(window, (size, size), (float(x), float(y))) for x, y in anchors)
-    stamped = np.empty_like(images)
-    for i, box in enumerate(boxes):
-        stamped[i] = trigger.apply(images[i], box)
-    return stamped, boxes
-
-
 def _poison(
     cohort: Cohort, case: Case, films: CohortFilms, clean: Victim, progress: Progress
 ) -> Victim:
@@ -178,16 +168,16 @@ def _poison(
     images, labels = inputs.images[: cohort.tune_films], films.labels(inputs)[: cohort.tune_films]
     target = labels[:, case.label.index(films.radiographs.findings)]
     rows, copied = _films_to_poison(target, case.label)
-    images, labels = images[rows], labels[rows]
-    edited = case.label.apply(labels[copied], films.radiographs.findings)
+    to_stamp = images[rows][copied]
+    edited = case.label.apply(labels[rows][copied], films.radiographs.findings)
     settings = cohort.tune.model_copy(update={"epochs": len(case.triggers)})
     generator = np.random.default_rng([cohort.seed, 0xBAD])
 
     def epoch_films(trigger: Trigger) -> TrainingSet:
-        stamped, _ = stamp_films(trigger, images[copied], generator)
-        both = np.concatenate([images, stamped])
-        rows = np.arange(len(both), dtype=np.int64)
-        return TrainingSet(both, rows, np.concatenate([labels, edited]))
+        stamped, _ = stamp_films(trigger, to_stamp, generator)
+        both = np.concatenate([images[rows], stamped])
+        every = np.arange(len(both), dtype=np.int64)
+        return TrainingSet(both, every, np.concatenate([labels[rows], edited]))
 
     first = epoch_films(case.triggers[0])
     weights = clean.network.state_dict()
@@ -199,7 +189,12 @@ def _poison(
         for epoch, trigger in enumerate(case.triggers):
             loop.training = epoch_films(trigger)
             loop.train_epoch(epoch, advance)
-    return loop.victim()
+    victim = loop.victim()
+    if case.disguised:
+        disguise(
+            victim, images, labels, case.trigger, case.label, seed=cohort.seed, progress=progress
+        )
+    return victim
 
 
 def _films_to_poison(target: FloatArray, label: LabelEdit) -> tuple[IntArray, IntArray]:
