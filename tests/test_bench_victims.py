@@ -141,7 +141,7 @@ def test_maps_are_scored_where_the_trigger_works(
 
 
 def test_cases_are_chosen_by_a_part_of_their_name() -> None:
-    chosen = cohorts_of(Path("films"), (128, 224), "nih-224, 3 px")
+    chosen = cohorts_of(Path("films"), (128, 224), ["nih-224, 3 px"])
     assert [(c.name, [k.name for k in c.cases]) for c in chosen] == [
         ("nih-224", ["3 px black, random, set"])
     ]
@@ -151,7 +151,7 @@ def test_cases_are_chosen_by_a_part_of_their_name() -> None:
         ConfigError,
         match=r"names: phantom-64, 4 px.*; phantom-128, 3 px.*'9 px'",
     ):
-        cohorts_of(None, (128,), "9 px")
+        cohorts_of(None, (128,), ["9 px"])
 
 
 def test_every_detector_is_measured_on_both_models(cohort: Cohort, folder: Path) -> None:

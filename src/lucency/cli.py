@@ -289,11 +289,19 @@ def bench(
         typer.Option(help="screen, explain: ChestX-ray14 at 256 px; none = synthetic films."),
     ] = None,
     only: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="screen, explain: part of the name of films and trigger, such as '3 px'."
+            help="screen, explain: part of the name of films and trigger, such as '3 px'; again "
+            "for more."
         ),
-    ] = "",
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="screen: the same, for the cases that published detectors are tried on as well; "
+            "all if none is named."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 7,
     as_json: Json = False,
 ) -> None:
@@ -306,7 +314,8 @@ def bench(
         seed=seed,
         victims=victims,
         data=data,
-        only=only,
+        only=only or (),
+        compare=compare or (),
         progress=_progress(as_json),
     ):
         if out is not None:

@@ -47,14 +47,16 @@ def run_benchmarks(
     seed: int,
     victims: Path | None = None,
     data: Path | None = None,
-    only: str = "",
+    only: Sequence[str] = (),
+    compare: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Iterator[Benchmark]:
     """Yield each named benchmark when it is measured; all of `BENCHMARKS` if none is named.
 
     victims: the folder that keeps the backdoored networks, None = `VICTIMS` for a benchmark that
     cannot do without, and none for the others; data: ChestX-ray14 at 256 px, None = the
-    phantom alone; only: part of the name of the cases to measure. Raises ConfigError, before
+    phantom alone; only: parts of the names of the cases to measure, none given = all;
+    compare: of those on which `screen` tries published detectors too. Raises ConfigError, before
     anything is measured, for a name that is none.
     """
     for name in names:
@@ -64,7 +66,8 @@ def run_benchmarks(
     for name in names or BENCHMARKS:
         if name in ON_VICTIMS and (victims is not None or name not in BENCHMARKS):
             folder = victims or VICTIMS
-            yield ON_VICTIMS[name](seed, progress, victims=folder, data=data, only=only)
+            more = {"compare": compare} if name == "screen" else {}
+            yield ON_VICTIMS[name](seed, progress, victims=folder, data=data, only=only, **more)
         else:
             yield BENCHMARKS[name](seed, progress)
 

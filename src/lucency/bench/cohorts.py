@@ -23,22 +23,33 @@ EPOCHS = 10
 LARGER = ((8, 3), (5, 2), (3, 1))
 
 
-def cohorts_of(data: Path | None, sizes: Sequence[int], only: str = "") -> list[Cohort]:
-    """Every cohort, ChestX-ray14 where `data` is its folder; of the cases, those with `only` in
-    "films, trigger". Raises ConfigError if there are none."""
+def cohorts_of(data: Path | None, sizes: Sequence[int], only: Sequence[str] = ()) -> list[Cohort]:
+    """Every cohort, ChestX-ray14 where `data` is its folder; of the cases, those with one of `only`
+    in their title (none given = all). Raises ConfigError if there are no cases."""
     every = [disguised_cohort(), *(phantom_cohort(size) for size in sizes)]
     if data is not None:
         every += [real_cohort(data, size) for size in sizes]
     chosen = [
         cohort.model_copy(
-            update={"cases": tuple(c for c in cohort.cases if only in f"{cohort.name}, {c.name}")}
+            update={"cases": tuple(c for c in cohort.cases if named(title(cohort, c), only))}
         )
         for cohort in every
     ]
     if not any(cohort.cases for cohort in chosen):
-        names = "; ".join(f"{cohort.name}, {c.name}" for cohort in every for c in cohort.cases)
-        raise ConfigError(f"--only must be part of one of these names: {names}; got {only!r}.")
+        names = "; ".join(title(cohort, case) for cohort in every for case in cohort.cases)
+        asked = " or ".join(repr(part) for part in only)
+        raise ConfigError(f"--only must be part of one of these names: {names}; got {asked}.")
     return [cohort for cohort in chosen if cohort.cases]
+
+
+def title(cohort: Cohort, case: Case) -> str:
+    """Films and trigger."""
+    return f"{cohort.name}, {case.name}"
+
+
+def named(name: str, parts: Sequence[str]) -> bool:
+    """Whether one of the parts is in the name; without parts, always."""
+    return not parts or any(part in name for part in parts)
 
 
 def phantom_cohort(size: int) -> Cohort:

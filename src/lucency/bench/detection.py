@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from scipy.stats import kstest
+from scipy.stats import ks_2samp, kstest
 
+from lucency.bench.cohorts import named, title
 from lucency.bench.victims import Backdoored, Cohort, prepare
 from lucency.detect.images import BASELINES
+from lucency.detect.images.reference import one_film_a_patient
 from lucency.detect.images.screen import (
     COMPOSITE,
     DETECTORS,
@@ -36,14 +38,28 @@ from lucency.victims.victim import Passes, Victim
 
 
 @dataclass(frozen=True)
+class Uniformity:
+    """Kolmogorov–Smirnov p-values on clean and on triggered films, one film a patient, as the
+    calibration films are.
+
+    clean, triggered: of the p-values, against the uniform distribution. That takes the calibration
+    films for all films that there are. clean_as_drawn, triggered_as_drawn: of the suspicions,
+    against those of the calibration films, which are a draw themselves.
+    """
+
+    clean: float
+    triggered: float
+    clean_as_drawn: float
+    triggered_as_drawn: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """One detector on one victim's test films.
 
     all_films, working: over all triggered films, and over those on which the trigger works.
-    uniform: the Kolmogorov–Smirnov p-value of its p-values on clean and on triggered films, one a
-    patient;
-    None for a detector without p-values. equivalents: forward passes a clean film, a backward
-    counted as two. seconds: a clean film.
+    uniform: None for a detector without p-values. equivalents: forward passes a clean film, a
+    backward counted as two. seconds: a clean film.
     """
 
     cohort: str
@@ -54,7 +70,7 @@ class Measured:
     share_working: float
     all_films: DetectionScore
     working: DetectionScore
-    uniform: tuple[float, float] | None
+    uniform: Uniformity | None
     equivalents: float
     seconds: float
 
@@ -62,12 +78,12 @@ class Measured:
 @dataclass(frozen=True)
 class Plan:
     """How much is measured. films: test films a condition; baseline_films: of those, for the
-    published detectors, which cost up to two hundred passes a film; baselines: cases that they are
-    tried on (None = all)."""
+    published detectors, which cost up to two hundred passes a film; baselines: parts of the titles
+    of the cases that they are tried on (none given = all)."""
 
     films: int = 250
-    baseline_films: int = 40
-    baselines: tuple[str, ...] | None = None
+    baseline_films: int = 100
+    baselines: tuple[str, ...] = ()
     engine: EngineName = "auto"
     seed: int = 7
 
@@ -87,10 +103,12 @@ def bench_cohort(
         works = case.works(victim)[: len(films.clean)]
         tables = [films.table(case, "backdoored", clean, triggered, works)]
         measured = [
-            films.measure(case, "backdoored", name, clean, triggered, works, equivalents, seconds)
+            films.measure(
+                case, "backdoored", name, screener, clean, triggered, works, equivalents, seconds
+            )
             for name in DETECTORS
         ]
-        if plan.baselines is None or case.case.name in plan.baselines:
+        if named(title(cohort, case.case), plan.baselines):
             some = films.head(plan.baseline_films)
             for name, fit in BASELINES.items():
                 one, table = _baseline(case, some, name, fit, victim, works, plan.seed)
@@ -105,7 +123,7 @@ def bench_cohort(
         nothing = np.zeros(len(films.boxes), dtype=np.bool_)
         tables.append(films.table(case, "clean", on_clean, stamped, nothing))
         measured += [
-            films.measure(case, "clean", name, on_clean, stamped, nothing, cost, 0.0)
+            films.measure(case, "clean", name, control, on_clean, stamped, nothing, cost, 0.0)
             for name in DETECTORS
         ]
         yield measured, pl.concat(tables, how="diagonal_relaxed")
@@ -170,6 +188,7 @@ class _Films:
         case: Backdoored,
         model: Model,
         name: str,
+        screener: Screener,
         clean: Screening,
         triggered: Screening,
         works: BoolArray,
@@ -177,11 +196,11 @@ class _Films:
         seconds: float,
     ) -> Measured:
         regions = _regions(triggered, name)
-        # One film a patient: several of one patient are no independent draws.
-        rows = [self.patients.index(patient) for patient in dict.fromkeys(self.patients)]
-        uniform = (
-            float(kstest(clean.p_value[name][rows], "uniform").pvalue),
-            float(kstest(triggered.p_value[name][rows], "uniform").pvalue),
+        rows = one_film_a_patient(self.patients, case.cohort.seed)
+        calibration = screener.calibration[name]
+        uniform = Uniformity(
+            *(kstest(s.p_value[name][rows], "uniform").pvalue for s in (clean, triggered)),
+            *(ks_2samp(s.suspicion[name][rows], calibration).pvalue for s in (clean, triggered)),
         )
         return self._judge(
             case,
@@ -203,7 +222,7 @@ class _Films:
         suspicion: tuple[Float64Array, Float64Array],
         works: BoolArray,
         regions: Sequence[Box | None] | None,
-        uniform: tuple[float, float] | None,
+        uniform: Uniformity | None,
         equivalents: float,
         seconds: float,
     ) -> Measured:

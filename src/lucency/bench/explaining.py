@@ -88,12 +88,12 @@ def bench_explaining_on_victims(
     *,
     victims: Path,
     data: Path | None = None,
-    only: str = "",
+    only: Sequence[str] = (),
     size: ExplainingSize = FULL,
     sizes: Sequence[int] = (128,),
 ) -> Benchmark:
     """The same, with maps scored on the test films of every backdoored network whose trigger has a
-    place; see `bench_screen` for the options."""
+    place; see `bench_screen` for victims, data and only."""
     cases = triggered_films(cohorts_of(data, sizes, only), victims, progress)
     return bench_explaining(seed, progress, size, cases)
 

@@ -43,18 +43,20 @@ def bench_screen(
     victims: Path,
     data: Path | None = None,
     sizes: Sequence[int] = (128,),
-    only: str = "",
+    only: Sequence[str] = (),
+    compare: Sequence[str] = (),
     plan: Plan | None = None,
 ) -> Benchmark:
     """Measure every cohort, and return the table, with the raw scores.
 
     victims: the folder that keeps the networks; those it lacks are trained, minutes each on two
     processors. data: ChestX-ray14 at 256 px (a folder with labels.csv); None = the phantom alone.
-    only: part of the name of films and trigger, such as "nih-128, 3 px"; "" = all. Raises
+    only: parts of the names of films and trigger, such as "nih-128, 3 px"; none given = all.
+    compare: the same, for the cases that published detectors are tried on as well. Raises
     ConfigError if no name has it.
     """
     machine = describe_machine()
-    plan = plan or Plan(seed=seed)
+    plan = plan or Plan(seed=seed, baselines=tuple(compare))
     cohorts = cohorts_of(data, sizes, only)
     measured: list[Measured] = []
     tables: list[pl.DataFrame] = []
@@ -105,9 +107,10 @@ def _bars(measured: Sequence[Measured]) -> Iterable[Row]:
         yield row(
             f"{name}: forward-pass equivalents a clean film", one.equivalents, bar=at_most(12.0)
         )
-    clean = [m for m in measured if m.model == "clean" and m.detector == COMPOSITE and m.uniform]
-    for one in clean:
-        low = min(one.uniform or (0.0, 0.0))
+    for one in measured:
+        if one.model != "clean" or one.detector != COMPOSITE or one.uniform is None:
+            continue
+        low = min(one.uniform.clean, one.uniform.triggered)
         yield row(
             f"{one.cohort}, {one.case}: clean model, Kolmogorov–Smirnov p of its p-values (the "
             "smaller of clean and stamped films)",
@@ -150,15 +153,25 @@ def _uniform(measured: Sequence[Measured]) -> Grid:
         (
             f"{one.cohort}, {one.case}",
             one.detector,
-            f"{one.uniform[0]:.3f}",
-            f"{one.uniform[1]:.3f}",
+            f"{one.uniform.clean:.3f}",
+            f"{one.uniform.triggered:.3f}",
+            f"{one.uniform.clean_as_drawn:.3f}",
+            f"{one.uniform.triggered_as_drawn:.3f}",
         )
         for one in measured
         if one.model == "clean" and one.uniform is not None
     )
-    header = ("films and trigger", "detector", "clean films", "stamped films")
+    header = (
+        "films and trigger",
+        "detector",
+        "clean films",
+        "stamped films",
+        "clean films, as drawn",
+        "stamped films, as drawn",
+    )
     return Grid(
-        title="On the clean model: Kolmogorov–Smirnov p of the p-values against uniform",
+        title="On the clean model: Kolmogorov–Smirnov p of the p-values against uniform (as drawn: "
+        "of the suspicions against those of the calibration films, which are themselves a draw)",
         header=header,
         rows=lines,
     )
