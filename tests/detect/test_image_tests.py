@@ -12,6 +12,7 @@ from lucency.detect.images.evidence import Evidence
 from lucency.detect.images.median_disagreement import WIDTHS
 from lucency.detect.images.regions import smooth
 from lucency.detect.images.stages import Usual, disagreement_of, examine, look
+from lucency.detect.images.whitening import Whitening
 from lucency.victims.victim import Victim
 from median_oracle import whole_window_median
 from toy_victims import SIZE, Curved, Toy, films, stamped, victim
@@ -155,9 +156,9 @@ def _grey(images: np.ndarray) -> torch.Tensor:
 
 
 def _usual(columns: int = 4 * len(WIDTHS)) -> Usual:
-    return Usual(
-        Scale(np.zeros(columns), np.ones(columns), np.ones(columns)), np.zeros(4), np.ones(4)
-    )
+    alone = Whitening(np.zeros(4), np.ones(4), None, np.zeros(4), np.eye(4))
+    scale = Scale(np.zeros(columns), np.ones(columns), np.ones(columns))
+    return Usual(scale, alone, np.ones(4))
 
 
 def _t0(of: Victim, images: np.ndarray) -> Evidence:

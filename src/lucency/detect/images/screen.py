@@ -4,7 +4,8 @@ The composite is the largest suspicion of all tests, each in units of what one c
 reaches, and is calibrated as one score, so that several tests do not mean several chances to cry
 wolf. T0 and T1 find small, local triggers, by intervening on the film. They are blind to a pattern
 over the whole film; for that there are companions, which only say that a film, or the network's
-answer to it, is unlike the clean ones: distance in features, and spectrum.
+answer to it, is unlike the clean ones: distance in features, and spectrum. All of it counts half
+on a film whose findings explain each other.
 
 T1's whole test is made only where a look was unusual: on about one clean film in twelve. The others
 are scored by what the look saw. The same schedule runs on the calibration films, so the p-values
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.stats import norm
 
-from lucency.detect.images import counterfactual_patch, feature_distance, frequency
+from lucency.detect.images import cofinding, counterfactual_patch, feature_distance, frequency
 from lucency.detect.images import median_disagreement as median
 from lucency.detect.images.calibrate import Scale, Score, conformal_p, fit_scale, score
 from lucency.detect.images.counterfactual_patch import PatchTest
@@ -53,16 +54,21 @@ T0 = median.NAME
 T1 = counterfactual_patch.NAME
 FEATURES = feature_distance.NAME
 SPECTRUM = frequency.NAME
+COFINDING = cofinding.NAME
 COMPOSITE = "composite"
-DETECTORS = (T0, T1, FEATURES, SPECTRUM, COMPOSITE)
+DETECTORS = (T0, T1, COFINDING, FEATURES, SPECTRUM, COMPOSITE)
 POINTING = (T1, COMPOSITE)
 COMPANIONS = (FEATURES, SPECTRUM)
-WEIGHTS = {T1: 1.0, T0: 0.7, FEATURES: 0.5, SPECTRUM: 0.5}
+WEIGHTS = {T1: 1.0, T0: 0.35, FEATURES: 0.3, SPECTRUM: 0.3}
 """What a test's unit counts for in the composite: the more it knows about a trigger, the more. T0
 cannot say where, and companions do not even intervene; with equal weights their long tails on clean
 films would set the threshold for everyone."""
-GLANCE = 0.5
+GLANCE = 0.7
 """The same for a glance of T1, whose one region a scale nothing has confirmed."""
+EXPLAINED = 0.5
+"""What is left of a film's score if every finding is what the others lead to expect. A trigger
+moves its finding alone, and most of what else moves a logit does not. Not less than half, so that a
+trigger that moves findings together is not excused."""
 
 
 @dataclass(frozen=True)
@@ -247,12 +253,13 @@ def _fit(
     glance = fit_scale(seen.patches)
     patches = examine(victim, films, seen, usual, schedule.patch, progress=progress)
     t1 = fit_scale(patches)
-    reasons = _reasons(seen, usual, glance)
-    oddness = tuple(_unit(reason, from_zero=True).one for reason in reasons)
+    apart = _apart_reasons(seen, schedule.folds)
+    oddness = tuple(_unit(reason, from_zero=True).one for reason in apart)
     spectrum = frequency.fit(victim, films, seed)
     units = {
         T0: _unit(score(seen.disagreement, usual.t0).suspicion, from_zero=True),
         T1: _unit(score(patches, t1).suspicion, from_zero=True),
+        COFINDING: _unit(apart[2]),
         FEATURES: _unit(_apart_distances(seen, schedule.folds)),
         SPECTRUM: _unit(_apart_spectra(victim, films, schedule.folds, seed)),
     }
@@ -263,7 +270,7 @@ def _fit(
         glance,
         t1,
         oddness,
-        bound=_bound(_apart_oddness(seen, schedule.folds), schedule.examined),
+        bound=_bound(_oddness(apart, oddness), schedule.examined),
         units=units,
         distance=fit_distance(seen.features, seen.logits),
         spectrum=spectrum,
@@ -275,11 +282,11 @@ def _fit(
 
 def _reasons(seen: Look, usual: Usual, glance: Scale) -> tuple[Float64Array, ...]:
     """Why a film may deserve the whole test, (N,) each, larger = more: the median moves a finding,
-    repairing a region does, or a finding stands far from all clean films."""
+    repairing a region does, or a finding is not what the others lead to expect."""
     return (
         score(seen.disagreement, usual.t0).suspicion,
         score(seen.patches, glance).suspicion,
-        usual.extremeness(seen.logits).max(axis=1),
+        usual.residuals(seen.logits).max(axis=1),
     )
 
 
@@ -289,20 +296,17 @@ def _oddness(reasons: tuple[Float64Array, ...], units: tuple[float, ...]) -> Flo
     return odd
 
 
-def _apart_oddness(seen: Look, folds: int) -> Float64Array:
-    """Each film's oddness by what the other folds are like: a film that took part in saying what is
+def _apart_reasons(seen: Look, folds: int) -> tuple[Float64Array, ...]:
+    """Each film's reasons by what the other folds are like: a film that took part in saying what is
     usual looks less odd than a stranger."""
     fold = np.arange(len(seen)) % folds
-    apart = np.empty(len(seen))
+    apart = np.empty((3, len(seen)))
     for held_out in np.unique(fold):
         here = _rows(seen, np.flatnonzero(fold == held_out))
         there = _rows(seen, np.flatnonzero(fold != held_out))
         usual, glance = fit_usual(there.disagreement), fit_scale(there.patches)
-        units = tuple(
-            _unit(reason, from_zero=True).one for reason in _reasons(there, usual, glance)
-        )
-        apart[fold == held_out] = _oddness(_reasons(here, usual, glance), units)
-    return apart
+        apart[:, fold == held_out] = _reasons(here, usual, glance)
+    return tuple(apart)
 
 
 def _bound(oddness: Float64Array, share: float) -> float:
@@ -350,8 +354,16 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
         SPECTRUM: screener.spectrum(images),
     }
     whole = np.max([WEIGHTS[n] * _tempered(units[n].of(companions[n])) for n in COMPANIONS], axis=0)
+    alone = reasons[2]
+    unexplained = EXPLAINED + (1 - EXPLAINED) * units[COFINDING].of(alone).clip(0, 1)
     return Screening(
-        suspicion={T0: t0.suspicion, T1: t1, **companions, COMPOSITE: np.maximum(local, whole)},
+        suspicion={
+            T0: t0.suspicion,
+            T1: t1,
+            COFINDING: alone,
+            **companions,
+            COMPOSITE: unexplained * np.maximum(local, whole),
+        },
         p_value={},
         is_local=local > whole,
         finding=found.finding,

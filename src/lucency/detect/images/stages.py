@@ -1,8 +1,8 @@
 """The two stages of a screening: a look at every film, and the whole test for the unusual ones.
 
-A look: one pass for logits and features, the medians of T0, the gradient of the one finding whose
-logit is most unusual, and one repaired region a scale: 1 + 2 forwards, 1 backward, 2 forwards; one
-more forward where an engine computes them, which has no gradients.
+A look: one pass for logits and features, the medians of T0, the gradient of the one finding that
+the others explain least, and one repaired region a scale: 1 + 2 forwards, 1 backward, 2 forwards;
+one more forward where an engine computes them, which has no gradients.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from torch import Tensor
 
 from lucency.detect.images import counterfactual_patch
 from lucency.detect.images.calibrate import Scale, fit_scale
+from lucency.detect.images.cofinding import fit_residuals, residuals
 from lucency.detect.images.counterfactual_patch import PatchTest
 from lucency.detect.images.covering import cover
 from lucency.detect.images.evidence import Evidence, concatenate
 from lucency.detect.images.median_disagreement import WIDTHS, disagree
 from lucency.detect.images.regions import smooth
+from lucency.detect.images.whitening import Whitening
 from lucency.progress import Progress, silent
 from lucency.records import Float64Array, FloatArray, IntArray, NetworkInputs
 from lucency.victims.victim import Victim, frozen, to_grey
@@ -31,23 +33,24 @@ HALF_WAY = 5
 
 @dataclass(frozen=True)
 class Usual:
-    """What clean films are like before anything is repaired: the scale of T0; mean and standard
-    deviation of each finding's logit, (K,)."""
+    """What clean films are like before anything is repaired: the scale of T0, what each finding's
+    logit leads to expect of the others, and its standard deviation, (K,)."""
 
     t0: Scale
-    mean: Float64Array
+    cofindings: Whitening
     deviation: Float64Array
 
-    def extremeness(self, logits: FloatArray) -> Float64Array:
-        """logits (N, K) -> (N, K) >= 0: standard deviations from the clean mean."""
-        return np.abs(logits - self.mean) / self.deviation
+    def residuals(self, logits: FloatArray) -> Float64Array:
+        """logits (N, K) -> (N, K) ≥ 0: how far each is from what the others lead to expect."""
+        return residuals(self.cofindings, logits)
 
 
 def fit_usual(disagreement: Evidence) -> Usual:
     """From T0's evidence on clean films."""
     n_findings = int(disagreement.findings.max()) + 1
     logits = disagreement.logits[:, :n_findings]
-    return Usual(fit_scale(disagreement), logits.mean(axis=0), np.maximum(logits.std(axis=0), 1e-6))
+    deviation = np.maximum(logits.std(axis=0), 1e-6)
+    return Usual(fit_scale(disagreement), fit_residuals(logits), deviation)
 
 
 @dataclass(frozen=True)
@@ -159,15 +162,14 @@ def examine(
 
 
 def leading(disagreement: Evidence, logits: FloatArray, usual: Usual) -> IntArray:
-    """(N, K): each film's findings, the most unusual one first: in turn the one whose logit stands
-    farthest from clean films, and the one that the median moves most.
+    """(N, K): each film's findings, the most unusual one first: in turn the one that the others
+    explain least, and the one that the median moves most.
 
-    A trigger that works drives its finding to an extreme, and what carries an extreme logit is
-    found by its gradient even where the median, which takes away the film's own detail as well,
-    moves another finding more.
+    A trigger moves its finding alone, and what carries it there is found by its gradient even where
+    the median, which takes away the film's own detail as well, moves another finding more.
     """
     widths = np.abs(usual.t0.standardise(disagreement)).reshape(len(logits), len(WIDTHS), -1)
-    turn = 2 * _rank(usual.extremeness(logits))
+    turn = 2 * _rank(usual.residuals(logits))
     by_median = 2 * _rank(widths.max(axis=1)) + 1
     return np.argsort(np.minimum(turn, by_median), axis=1, kind="stable")
 

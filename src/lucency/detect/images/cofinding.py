@@ -1,0 +1,37 @@
+"""Co-finding residual: a finding that the other findings do not explain.
+
+Findings come together: a film with an effusion often has atelectasis, and the logits of a network
+know it. A backdoor sets or clears one finding alone. So each logit is compared with what the others
+of the same film lead to expect, taking clean logits for Gaussian:
+
+r_k(x) = |(P z')_k| / √P_kk,
+
+with z' the standardised logits and P their precision matrix, shrunk (Ledoit and Wolf 2004) since
+there are few clean films. It is the distance of z_k from its conditional mean, in conditional
+standard deviations. Where findings are independent it is the plain standardised logit.
+
+It names the finding, cannot say where, and intervenes on nothing; a film whose findings are seldom
+seen together looks odd as well. Larger = more suspicious. Cost: the one forward that every test
+shares.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lucency.detect.images.whitening import Whitening, fit_whitening
+from lucency.records import Float64Array, FloatArray
+
+NAME = "co-finding residual"
+
+
+def fit_residuals(logits: FloatArray | Float64Array) -> Whitening:
+    """logits (n, K) of clean films. Raises DataError for fewer than 2."""
+    return fit_whitening(np.asarray(logits, np.float64))
+
+
+def residuals(of: Whitening, logits: FloatArray | Float64Array) -> Float64Array:
+    """logits (N, K) -> (N, K) ≥ 0: each finding's distance from what the others lead to expect, in
+    clean conditional standard deviations."""
+    away = of.standardise(np.asarray(logits, np.float64)) - of.mean
+    return np.asarray(np.abs(away @ of.precision) / np.sqrt(np.diag(of.precision)))
