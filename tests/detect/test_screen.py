@@ -14,6 +14,7 @@ from scipy.stats import ks_2samp
 import lucency.detect
 from lucency.detect.images.reference import SMALLEST, one_film_a_patient
 from lucency.detect.images.screen import (
+    COFINDING,
     COMPOSITE,
     DETECTORS,
     T0,
@@ -125,6 +126,18 @@ class TestStages:
         found = screen(blind, stamped(images, _places(20)))
         assert found.suspicion[COMPOSITE].min() > clean.max()
         assert found.is_local.all()
+
+    def test_what_the_other_findings_explain_counts_half(self, anywhere: Screener) -> None:
+        images = stamped(films(8, 0x6E), _places(8))
+        odd, explained = (
+            dataclasses.replace(
+                anywhere, units={**anywhere.units, COFINDING: Unit(zero, zero + 1.0)}
+            )
+            for zero in (-1e6, 1e6)
+        )
+        full, half = (screen(of, images).suspicion[COMPOSITE] for of in (odd, explained))
+        np.testing.assert_allclose(half, 0.5 * full)
+        assert (full > 0).all()
 
     @pytest.mark.parametrize("share", [0.05, 0.2])
     def test_the_bound_leaves_the_share_above_it(self, share: float) -> None:
