@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from lucency.attacks import Trigger
 from lucency.attacks.label_edits import LabelEdit
-from lucency.bench import victims
+from lucency.bench import detection, victims
 from lucency.bench.cohorts import cohorts_of, phantom_cohort, real_cohort
 from lucency.bench.detection import Plan, bench_cohort
 from lucency.bench.disguise import Disguise, disguise, share_on
@@ -168,6 +168,33 @@ def test_every_detector_is_measured_on_both_models(cohort: Cohort, folder: Path)
     assert len(list(_bars(measured))) == 5
     assert len(_grid("backdoored", measured).rows) == len(DETECTORS) + len(BASELINES)
     assert len(_uniform(measured).rows) == len(DETECTORS)
+
+
+def test_what_was_measured_is_not_measured_again(
+    cohort: Cohort, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(films=6, baseline_films=3, baselines=("none",), engine="torch")
+    ((measured, table),) = bench_cohort(cohort, folder, plan)
+    (place,) = folder.rglob("screen.json")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(detection, "fit_screener", refuse)
+        ((again, same),) = bench_cohort(cohort, folder, plan)
+        assert again == measured
+        assert same.equals(table)
+        others = (plan.model_copy(update={"seed": 8}), plan.model_copy(update={"baselines": ()}))
+        for other in others:
+            with pytest.raises(AssertionError, match="measured again"):
+                list(bench_cohort(cohort, folder, other))
+        changed.setattr(detection, "code_digest", lambda: "of another version")
+        with pytest.raises(AssertionError, match="measured again"):
+            list(bench_cohort(cohort, folder, plan))
+    place.write_bytes(place.read_bytes()[:99])
+    ((mended, _),) = bench_cohort(cohort, folder, plan)
+    assert [m.detector for m in mended] == [m.detector for m in measured]
 
 
 def test_the_disguise_takes_the_map_off_the_trigger(backdoored: Backdoored) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 from scipy.stats import ks_2samp, kstest
 
 from lucency.bench.cohorts import named, title
@@ -31,14 +32,23 @@ from lucency.detect.images.screen import (
 )
 from lucency.detect.images.suspicion import Fit
 from lucency.evaluate.detection import measure_detection
+from lucency.manifest import code_digest
 from lucency.progress import Progress, silent
-from lucency.records import BoolArray, Box, DetectionScore, Float64Array, Model, NetworkInputs
+from lucency.records import (
+    BoolArray,
+    Box,
+    DetectionScore,
+    Float64Array,
+    Model,
+    NetworkInputs,
+    Record,
+)
 from lucency.victims.engine import EngineName, with_engine
 from lucency.victims.victim import Passes, Victim
+from lucency.writing import digest, write_json, write_via
 
 
-@dataclass(frozen=True)
-class Uniformity:
+class Uniformity(Record):
     """Kolmogorov–Smirnov p-values on clean and on triggered films, one film a patient, as the
     calibration films are.
 
@@ -53,8 +63,7 @@ class Uniformity:
     triggered_as_drawn: float
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(Record):
     """One detector on one victim's test films.
 
     all_films, working: over all triggered films, and over those on which the trigger works.
@@ -75,8 +84,7 @@ class Measured:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Record):
     """How much is measured. films: test films a condition; baseline_films: of those, for the
     published detectors, which cost up to two hundred passes a film; baselines: parts of the titles
     of the cases that they are tried on (none given = all)."""
@@ -88,45 +96,104 @@ class Plan:
     seed: int = 7
 
 
+class _Kept(Record):
+    """What was measured of a case, beside its network, and of what it is the result."""
+
+    of: str
+    measured: tuple[Measured, ...]
+
+
 def bench_cohort(
     cohort: Cohort, folder: Path, plan: Plan, progress: Progress = silent
-) -> Iterator[tuple[list[Measured], pl.DataFrame]]:
+) -> Iterator[tuple[tuple[Measured, ...], pl.DataFrame]]:
     """For each case: every detector on the backdoored victim, the composite's parts on the clean
-    one, and the raw scores."""
-    fitted: tuple[Screener, Screening, float] | None = None
+    one, and the raw scores. What the same code measured by the same plan is read, not measured
+    again, so that a benchmark of hours can be killed and continued."""
+    control: _Control | None = None
     for case in prepare(cohort, folder, progress):
-        films = _Films.of(case, plan)
-        victim = with_engine(case.victim, plan.engine)
-        screener = films.fit(victim, plan.seed, progress)
-        clean, equivalents, seconds = films.screen(screener, films.clean, progress)
-        triggered, _, _ = films.screen(screener, films.triggered, progress)
-        works = case.works(victim)[: len(films.clean)]
-        tables = [films.table(case, "backdoored", clean, triggered, works)]
-        measured = [
-            films.measure(
-                case, "backdoored", name, screener, clean, triggered, works, equivalents, seconds
-            )
-            for name in DETECTORS
-        ]
-        if named(title(cohort, case.case), plan.baselines):
-            some = films.head(plan.baseline_films)
-            for name, fit in BASELINES.items():
-                one, table = _baseline(case, some, name, fit, victim, works, plan.seed)
-                measured.append(one)
-                tables.append(table)
-        if fitted is None:
-            control = films.fit(with_engine(case.clean, plan.engine), plan.seed, progress)
-            on_clean, cost, _ = films.screen(control, films.clean, progress)
-            fitted = control, on_clean, cost
-        control, on_clean, cost = fitted
-        stamped, _, _ = films.screen(control, films.triggered, progress)
-        nothing = np.zeros(len(films.boxes), dtype=np.bool_)
-        tables.append(films.table(case, "clean", on_clean, stamped, nothing))
-        measured += [
-            films.measure(case, "clean", name, control, on_clean, stamped, nothing, cost, 0.0)
-            for name in DETECTORS
-        ]
-        yield measured, pl.concat(tables, how="diagonal_relaxed")
+        compared = named(title(cohort, case.case), plan.baselines)
+        settings = {**plan.model_dump(mode="json", exclude={"baselines"}), "compared": compared}
+        of = digest({"code": code_digest(), "settings": settings})
+        place, raw = case.folder / "screen.json", case.folder / "screen.parquet"
+        kept = _read_kept(place)
+        if kept is None or kept.of != of:
+            films = _Films.of(case, plan)
+            control = control or _Control.of(case, films, plan, progress)
+            measured, table = _bench_case(case, films, control, plan, compared, progress)
+            kept = _Kept(of=of, measured=tuple(measured))
+            write_via(raw, table.write_parquet)
+            write_json(place, kept)
+        yield kept.measured, pl.read_parquet(raw)
+
+
+def _read_kept(place: Path) -> _Kept | None:
+    """None too for what another version wrote: it is measured again."""
+    try:
+        return _Kept.model_validate_json(place.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+@dataclass(frozen=True)
+class _Control:
+    """The clean network: fitted, on the clean test films, and the passes that each of those took.
+    The same for every case."""
+
+    screener: Screener
+    clean: Screening
+    equivalents: float
+
+    @classmethod
+    def of(cls, case: Backdoored, films: _Films, plan: Plan, progress: Progress) -> _Control:
+        screener = films.fit(with_engine(case.clean, plan.engine), plan.seed, progress)
+        clean, equivalents, _ = films.screen(screener, films.clean, progress)
+        return cls(screener, clean, equivalents)
+
+
+def _bench_case(
+    case: Backdoored,
+    films: _Films,
+    control: _Control,
+    plan: Plan,
+    compared: bool,
+    progress: Progress,
+) -> tuple[list[Measured], pl.DataFrame]:
+    victim = with_engine(case.victim, plan.engine)
+    screener = films.fit(victim, plan.seed, progress)
+    clean, equivalents, seconds = films.screen(screener, films.clean, progress)
+    triggered, _, _ = films.screen(screener, films.triggered, progress)
+    works = case.works(victim)[: len(films.clean)]
+    tables = [films.table(case, "backdoored", clean, triggered, works)]
+    measured = [
+        films.measure(
+            case, "backdoored", name, screener, clean, triggered, works, equivalents, seconds
+        )
+        for name in DETECTORS
+    ]
+    if compared:
+        some = films.head(plan.baseline_films)
+        for name, fit in BASELINES.items():
+            one, table = _baseline(case, some, name, fit, victim, works, plan.seed)
+            measured.append(one)
+            tables.append(table)
+    stamped, _, seconds = films.screen(control.screener, films.triggered, progress)
+    nothing = np.zeros(len(films.boxes), dtype=np.bool_)
+    tables.append(films.table(case, "clean", control.clean, stamped, nothing))
+    measured += [
+        films.measure(
+            case,
+            "clean",
+            name,
+            control.screener,
+            control.clean,
+            stamped,
+            nothing,
+            control.equivalents,
+            seconds,
+        )
+        for name in DETECTORS
+    ]
+    return measured, pl.concat(tables, how="diagonal_relaxed")
 
 
 @dataclass(frozen=True)
@@ -198,9 +265,12 @@ class _Films:
         regions = _regions(triggered, name)
         rows = one_film_a_patient(self.patients, case.cohort.seed)
         calibration = screener.calibration[name]
+        of_clean, of_triggered = (s.p_value[name][rows] for s in (clean, triggered))
         uniform = Uniformity(
-            *(kstest(s.p_value[name][rows], "uniform").pvalue for s in (clean, triggered)),
-            *(ks_2samp(s.suspicion[name][rows], calibration).pvalue for s in (clean, triggered)),
+            clean=kstest(of_clean, "uniform").pvalue,
+            triggered=kstest(of_triggered, "uniform").pvalue,
+            clean_as_drawn=ks_2samp(clean.suspicion[name][rows], calibration).pvalue,
+            triggered_as_drawn=ks_2samp(triggered.suspicion[name][rows], calibration).pvalue,
         )
         return self._judge(
             case,
@@ -239,17 +309,17 @@ class _Films:
             generator=np.random.default_rng(case.cohort.seed),
         )
         return Measured(
-            case.cohort.name,
-            case.case.name,
-            case.case.size_px,
-            model,
-            name,
-            float(works.mean()),
-            everything,
-            working,
-            uniform,
-            equivalents,
-            seconds,
+            cohort=case.cohort.name,
+            case=case.case.name,
+            size_px=case.case.size_px,
+            model=model,
+            detector=name,
+            share_working=float(works.mean()),
+            all_films=everything,
+            working=working,
+            uniform=uniform,
+            equivalents=equivalents,
+            seconds=seconds,
         )
 
     def table(

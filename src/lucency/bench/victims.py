@@ -109,7 +109,8 @@ class CohortFilms:
 @dataclass(frozen=True)
 class Backdoored:
     """A victim of the benchmark, beside the clean network, the films, and the test films with the
-    trigger: triggered (M, size, size); boxes: where it lies, network pixels."""
+    trigger: triggered (M, size, size); boxes: where it lies, network pixels. folder: where the
+    network is kept."""
 
     cohort: Cohort
     case: Case
@@ -118,6 +119,7 @@ class Backdoored:
     films: CohortFilms
     triggered: NetworkInputs
     boxes: tuple[Box, ...]
+    folder: Path
 
     @property
     def finding(self) -> int:
@@ -157,7 +159,7 @@ def prepare(cohort: Cohort, folder: Path, progress: Progress = silent) -> Iterat
             write_json(place / "case.json", case)
         generator = np.random.default_rng([cohort.seed, 0x7E57])
         triggered, boxes = stamp_films(case.trigger, films.split("test").images, generator)
-        yield Backdoored(cohort, case, load_victim(place), clean, films, triggered, boxes)
+        yield Backdoored(cohort, case, load_victim(place), clean, films, triggered, boxes, place)
 
 
 def _poison(
