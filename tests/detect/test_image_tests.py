@@ -67,14 +67,14 @@ class SlowPatchTest:
             for scale in self.settings.scales
             for answer in self.judge(
                 [b for k in findings for b in self.propose(self.gradient(k), scale)]
-                + self.propose(self.gradient(findings[0], half_way=True), scale)
+                + self.propose(self.gradient(findings[0], share=0.7), scale)
                 + self.propose(np.ones((SIZE, SIZE)), scale),
                 scale,
             )
         ]
 
-    def gradient(self, finding: int, *, half_way: bool = False) -> np.ndarray:
-        at = (self.image + _smooth(self.image, 5)) / 2 if half_way else self.image
+    def gradient(self, finding: int, *, share: float = 1.0) -> np.ndarray:
+        at = share * self.image + (1 - share) * _smooth(self.image, 5)
         image = torch.from_numpy(at)[None, None].requires_grad_(True)
         (gradient,) = torch.autograd.grad(self.of.logits(image)[0, finding], image)
         return gradient[0, 0].numpy()
@@ -246,7 +246,7 @@ def test_a_glance_against_a_second_implementation(network: torch.nn.Module) -> N
     seen = look(of, images, _usual(), settings)
     for i, image in enumerate(images):
         slow = SlowPatchTest(of, image, settings)
-        gradient = slow.gradient(int(np.abs(slow.clean).argmax()))
+        gradient = slow.gradient(int(np.abs(slow.clean).argmax()), share=0.7)
         for j, scale in enumerate(settings.glance):
             (box,) = slow.propose(gradient, scale, 1)
             moved = slow.clean - slow.repair([box], _smooth(slow.image, scale))

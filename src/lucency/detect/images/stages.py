@@ -1,8 +1,8 @@
 """The two stages of a screening: a look at every film, and the whole test for the unusual ones.
 
 A look: one pass for logits and features, the medians of T0, the gradient of the one finding that
-the others explain least, and one repaired region a scale: 1 + 2 forwards, 1 backward, 2 forwards;
-one more forward where an engine computes them, which has no gradients.
+the others explain least, and one repaired region a scale: 1 + 2 forwards, 1 forward and 1 backward,
+2 forwards. An engine computes all but the gradient.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ from lucency.records import Float64Array, FloatArray, IntArray, NetworkInputs
 from lucency.victims.victim import Victim, frozen, to_grey
 
 BATCH = 32
-# The smooth film that is gone half way to is without structures of this many pixels.
-HALF_WAY = 5
+# Gradients are taken at this share of the film, the rest being the film without structures of
+# SMOOTHED pixels. There a small trigger still acts, at .7 of its contrast, and a network that was
+# taught to hide it in its gradients was not taught to hide that one.
+SHARE = 0.7
+SMOOTHED = 5
 
 
 @dataclass(frozen=True)
@@ -105,23 +108,13 @@ def look(
 
 
 def _look(victim: Victim, grey: Tensor, usual: Usual, settings: PatchTest) -> Look:
-    watched = grey.clone().requires_grad_(victim.differentiable)
-    traced: Tensor | None = None
-    if victim.differentiable and victim.engine is None:
-        traced, features = victim.embed(watched)
-        logits = traced.detach()
-    else:
-        with torch.inference_mode():
-            logits, features = victim.embed(grey)
     with torch.inference_mode():
+        logits, features = victim.embed(grey)
         disagreement = disagree(victim, grey, logits)
     gradient = None
     if victim.differentiable:
-        # The engine has no gradients: the network is asked again.
-        traced = victim.logits(watched) if traced is None else traced
         order = leading(disagreement, logits.cpu().numpy(), usual)
-        first = torch.from_numpy(order[:, :1]).to(traced.device)
-        gradient = victim.gradient(traced.gather(1, first).sum(), watched)
+        gradient = _on_the_way(victim, grey, torch.from_numpy(order[:, :1]).to(grey.device))
     with torch.inference_mode():
         patches = counterfactual_patch.glance(victim, grey, logits, gradient, settings)
     return Look(
@@ -182,18 +175,22 @@ def _rank(strength: Float64Array) -> IntArray:
 
 def _gradients(victim: Victim, grey: Tensor, order: Tensor) -> list[Tensor | None]:
     """What regions are proposed by, (N, 1, size, size) each: the gradient of each leading finding;
-    that of the first one half way to the smooth film, where a network that was taught to hide a
-    trigger in its gradients has not been taught; and None, for contrast alone, which no network can
-    lie about. Empty without gradients."""
+    that of the first one on the way from the smooth film, by which a look proposes; and None, for
+    contrast alone, which no network can lie about. Empty without gradients."""
     if not victim.differentiable:
         return []
     watched = grey.clone().requires_grad_(True)
     logits = victim.logits(watched)
     chosen = (logits.gather(1, order[:, i : i + 1]).sum() for i in range(order.shape[1]))
     here = [victim.gradient(scalar, watched) for scalar in chosen]
-    half_way = ((grey + smooth(grey, HALF_WAY)) / 2).requires_grad_(True)
-    there = victim.gradient(victim.logits(half_way).gather(1, order[:, :1]).sum(), half_way)
-    return [*here, there, None]
+    return [*here, _on_the_way(victim, grey, order[:, :1]), None]
+
+
+def _on_the_way(victim: Victim, grey: Tensor, finding: Tensor) -> Tensor:
+    """The gradient of each film's finding (N, 1) on the way from the smooth film to the film."""
+    between = SHARE * grey + (1 - SHARE) * smooth(grey, SMOOTHED)
+    between.requires_grad_(True)
+    return victim.gradient(victim.logits(between).gather(1, finding).sum(), between)
 
 
 def _examine_by_covering(
