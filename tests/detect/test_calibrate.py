@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from lucency.detect.images.calibrate import conformal_p, fit_scale, score
+from lucency.detect.images.calibrate import benjamini_hochberg, conformal_p, fit_scale, score
 from lucency.detect.images.evidence import Evidence, concatenate
 
 scores = st.lists(st.integers(-3, 3).map(float) | st.floats(-1e6, 1e6), min_size=1, max_size=40)
@@ -105,3 +105,12 @@ def test_batches_of_evidence_are_put_together_in_order() -> None:
     assert len(together) == 6
     np.testing.assert_array_equal(together.effects, effects)
     assert together.boxes is None
+
+
+@given(st.lists(st.integers(1, 77).map(lambda k: k / 77), min_size=1, max_size=60))
+def test_no_q_value_is_below_its_p_value(p_values: list[float]) -> None:
+    """Not by a rounding error either: the largest p-value of n is multiplied by n / n."""
+    p = np.array(p_values)
+    q = benjamini_hochberg(p)
+    assert (q >= p).all()
+    assert (q <= 1).all()

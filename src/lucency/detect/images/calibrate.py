@@ -90,7 +90,8 @@ def benjamini_hochberg(p_values: Float64Array) -> Float64Array:
     (Benjamini and Hochberg 1995); small = suspicious."""
     n = len(p_values)
     order = np.argsort(p_values, kind="stable")
-    ranked = p_values[order] * n / np.arange(1, n + 1)
+    # n / rank first: it is at least 1, so that rounding lets no q fall below its p.
+    ranked = p_values[order] * (n / np.arange(1, n + 1))
     q = np.empty(n)
     q[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
     return q
