@@ -6,13 +6,11 @@ import html.parser
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from screened_model import CARD, model_folder, reference, write_films
 
@@ -20,15 +18,9 @@ from lucency.runs import verify
 from tiny_run import Answer, call
 from toy_victims import films, stamped
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = os.geteuid() == 0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,8 @@ from toy_victims import SIZE
 
 ray = pytest.importorskip("ray")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TESTS = Path(__file__).resolve().parents[1]
 SETTINGS = ScreenSettings(alpha=0.05, engine="torch")
 N = 41
@@ -59,15 +61,6 @@ def never_longer() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As many as a worker has: sums are the same to the last bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from screened_model import model_folder, reference, write_films
 
 from lucency.data.guard import FileImages
@@ -37,18 +36,11 @@ from lucency.victims.card import load_victim
 from tiny_run import call, finish, start, stop_when
 from toy_victims import films
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = ScreenSettings(alpha=0.05, engine="torch")
 N = 96
 """Three parts of 32."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As the processes that `start` starts."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

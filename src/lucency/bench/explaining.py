@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lucency.bench import peers
-from lucency.bench.cohorts import cohorts_of
+from lucency.bench.cohorts import cohorts_of, title
 from lucency.bench.contests import FINDINGS, LAST, Contest, ExplainingSize, contests
 from lucency.bench.films import phantom_inputs
 from lucency.bench.localisation_table import as_grids
@@ -110,7 +110,7 @@ def triggered_films(
                 continue
             patients = backdoored.films.patients(backdoored.films.split("test"))
             yield TriggeredFilms(
-                f"{cohort.name}, {case.name}",
+                title(cohort, case),
                 backdoored.victim,
                 backdoored.triggered[works],
                 tuple(box for box, on in zip(backdoored.boxes, works, strict=True) if on),

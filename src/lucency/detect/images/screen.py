@@ -14,7 +14,7 @@ hold for it as for any other score.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -299,13 +299,11 @@ def _oddness(reasons: tuple[Float64Array, ...], units: tuple[float, ...]) -> Flo
 def _apart_reasons(seen: Look, folds: int) -> tuple[Float64Array, ...]:
     """Each film's reasons by what the other folds are like: a film that took part in saying what is
     usual looks less odd than a stranger."""
-    fold = np.arange(len(seen)) % folds
     apart = np.empty((3, len(seen)))
-    for held_out in np.unique(fold):
-        here = _rows(seen, np.flatnonzero(fold == held_out))
-        there = _rows(seen, np.flatnonzero(fold != held_out))
-        usual, glance = fit_usual(there.disagreement), fit_scale(there.patches)
-        apart[:, fold == held_out] = _reasons(here, usual, glance)
+    for here, there in _folds(len(seen), folds):
+        others = _rows(seen, there)
+        usual, glance = fit_usual(others.disagreement), fit_scale(others.patches)
+        apart[:, here] = _reasons(_rows(seen, here), usual, glance)
     return tuple(apart)
 
 
@@ -424,27 +422,26 @@ def _unit(on_clean: Float64Array, *, from_zero: bool = False) -> Unit:
     return Unit(zero, max(float(np.quantile(on_clean, 0.95)), zero + 1e-6))
 
 
+def _folds(n: int, folds: int) -> Iterator[tuple[IntArray, IntArray]]:
+    """Rows of each fold that has any, and those of the others."""
+    fold = np.arange(n) % folds
+    for held_out in np.unique(fold):
+        yield np.flatnonzero(fold == held_out), np.flatnonzero(fold != held_out)
+
+
 def _apart_distances(seen: Look, folds: int) -> Float64Array:
     """Each film's feature distance from a fit on the other folds."""
-    fold = np.arange(len(seen)) % folds
     apart = np.empty(len(seen))
-    for held_out in range(folds):
-        here, there = (
-            _rows(seen, np.flatnonzero(fold == held_out)),
-            _rows(seen, np.flatnonzero(fold != held_out)),
-        )
-        if len(here):
-            fitted = fit_distance(there.features, there.logits)
-            apart[fold == held_out] = distance(fitted, here.features, here.logits)
+    for here, there in _folds(len(seen), folds):
+        some, others = _rows(seen, here), _rows(seen, there)
+        fitted = fit_distance(others.features, others.logits)
+        apart[here] = distance(fitted, some.features, some.logits)
     return apart
 
 
 def _apart_spectra(victim: Victim, films: NetworkInputs, folds: int, seed: int) -> Float64Array:
     """Each film's spectrum suspicion from a fit on the other folds."""
-    fold = np.arange(len(films)) % folds
     apart = np.empty(len(films))
-    for held_out in range(folds):
-        if (fold == held_out).any():
-            fitted = frequency.fit(victim, films[fold != held_out], seed)
-            apart[fold == held_out] = fitted(films[fold == held_out])
+    for here, there in _folds(len(films), folds):
+        apart[here] = frequency.fit(victim, films[there], seed)(films[here])
     return apart

@@ -30,7 +30,7 @@ BATCH = 32
 # Gradients are taken at this share of the film, the rest being the film without structures of
 # SMOOTHED pixels. There a small trigger still acts, at .7 of its contrast, and a network that was
 # taught to hide it in its gradients was not taught to hide that one.
-SHARE = 0.7
+FILM_SHARE = 0.7
 SMOOTHED = 5
 
 
@@ -188,7 +188,7 @@ def _gradients(victim: Victim, grey: Tensor, order: Tensor) -> list[Tensor | Non
 
 def _on_the_way(victim: Victim, grey: Tensor, finding: Tensor) -> Tensor:
     """The gradient of each film's finding (N, 1) on the way from the smooth film to the film."""
-    between = SHARE * grey + (1 - SHARE) * smooth(grey, SMOOTHED)
+    between = FILM_SHARE * grey + (1 - FILM_SHARE) * smooth(grey, SMOOTHED)
     between.requires_grad_(True)
     return victim.gradient(victim.logits(between).gather(1, finding).sum(), between)
 
