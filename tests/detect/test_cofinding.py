@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lucency.detect.images.cofinding import fit_residuals, residuals
+from lucency.detect.images.cofinding import LEAST, fit_residuals, relevance, residuals
+from lucency.detect.images.evidence import Evidence
 from lucency.detect.images.whitening import Whitening
 from lucency.errors import DataError
 
@@ -25,7 +26,7 @@ def _conditional(of: Whitening, row: np.ndarray) -> list[float]:
         others = [j for j in range(len(row)) if j != k]
         weights = np.linalg.solve(covariance[np.ix_(others, others)], covariance[others, k])
         variance = covariance[k, k] - weights @ covariance[others, k]
-        found.append(abs(scaled[k] - weights @ scaled[others]) / np.sqrt(variance))
+        found.append((scaled[k] - weights @ scaled[others]) / np.sqrt(variance))
     return found
 
 
@@ -44,8 +45,8 @@ def test_a_finding_moved_alone_stands_out_by_name(direction: float) -> None:
     clean = _together(200, 4)
     moved = clean.copy()
     moved[:, 2] += direction * 2 * clean[:, 2].std()
-    bound = np.quantile(residuals(of, clean).max(axis=1), 0.99)
-    found = residuals(of, moved)
+    bound = np.quantile(np.abs(residuals(of, clean)).max(axis=1), 0.99)
+    found = direction * residuals(of, moved)
     assert (found.max(axis=1) > bound).mean() > 0.95
     assert (found.argmax(axis=1) == 2).all()
 
@@ -53,16 +54,17 @@ def test_a_finding_moved_alone_stands_out_by_name(direction: float) -> None:
 def test_findings_that_move_together_are_explained() -> None:
     of = fit_residuals(_together(60, 3))
     clean = _together(200, 4)
-    found = residuals(of, clean + 2 * clean.std(axis=0))
-    assert np.quantile(found.max(axis=1), 0.5) < 2 * np.quantile(
-        residuals(of, clean).max(axis=1), 0.5
+    found, usual = (
+        np.abs(residuals(of, logits)).max(axis=1)
+        for logits in (clean + 2 * clean.std(axis=0), clean)
     )
+    assert np.median(found) < 2 * np.median(usual)
 
 
 def test_one_finding_is_measured_by_its_own_spread() -> None:
     logits = _together(80, 5)[:, :1]
     of = fit_residuals(logits)
-    expected = np.abs((logits - of.centre) / of.spread - of.mean) * np.sqrt(of.precision[0, 0])
+    expected = ((logits - of.centre) / of.spread - of.mean) * np.sqrt(of.precision[0, 0])
     np.testing.assert_allclose(residuals(of, logits), expected)
 
 
@@ -71,3 +73,13 @@ def test_copies_and_too_few_films() -> None:
     assert np.isfinite(residuals(fit_residuals(copies), _together(4, 7))).all()
     with pytest.raises(DataError, match="At least 2"):
         fit_residuals(copies[:1])
+
+
+def test_an_effect_counts_as_far_as_it_undoes_what_is_not_explained() -> None:
+    """Two columns of findings 1 and 0: closer to the expected, and away from it."""
+    residual = np.array([[3.0, -2.0], [0.1, 0.0], [-4.0, 1.0]])
+    effects = np.array([[-1.0, -1.0], [5.0, 5.0], [0.2, -0.1]])
+    nothing = np.zeros_like(effects)
+    evidence = Evidence(effects, np.array([1, 0]), np.zeros(2, np.int64), nothing, nothing)
+    expected = [[2.0, LEAST], [LEAST, LEAST], [1.0, 4.0]]
+    np.testing.assert_allclose(relevance(residual, evidence), expected)

@@ -14,7 +14,6 @@ from scipy.stats import ks_2samp
 import lucency.detect
 from lucency.detect.images.reference import SMALLEST, one_film_a_patient
 from lucency.detect.images.screen import (
-    COFINDING,
     COMPOSITE,
     DETECTORS,
     T0,
@@ -26,6 +25,7 @@ from lucency.detect.images.screen import (
     fit_screener,
     screen,
 )
+from lucency.detect.images.stages import Usual
 from lucency.errors import DataError
 from toy_victims import FINDINGS, SIZE, Curved, Toy, films, patients, stamped, victim
 
@@ -127,17 +127,20 @@ class TestStages:
         assert found.suspicion[COMPOSITE].min() > clean.max()
         assert found.is_local.mean() > 0.8
 
-    def test_what_the_other_findings_explain_counts_half(self, anywhere: Screener) -> None:
+    def test_what_the_other_findings_explain_counts_less(
+        self, anywhere: Screener, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same film, effect and place, for residuals twice as large, and for none at all."""
         images = stamped(films(8, 0x6E), _places(8))
-        odd, explained = (
-            dataclasses.replace(
-                anywhere, units={**anywhere.units, COFINDING: Unit(zero, zero + 1.0)}
-            )
-            for zero in (-1e6, 1e6)
-        )
-        full, half = (screen(of, images).suspicion[COMPOSITE] for of in (odd, explained))
-        np.testing.assert_allclose(half, 0.5 * full)
-        assert (full > 0).all()
+        everybody = dataclasses.replace(anywhere, bound=-np.inf)
+        plain = Usual.residuals
+        found = []
+        for factor in (1.0, 2.0, 0.0):
+            monkeypatch.setattr(Usual, "residuals", lambda u, z, f=factor: f * plain(u, z))
+            found.append(screen(everybody, images).suspicion[COMPOSITE])
+        np.testing.assert_allclose(found[1], 2 * found[0], rtol=1e-3)
+        assert (found[2] < found[0]).all()
+        assert (found[2] > 0).all()
 
     @pytest.mark.parametrize("share", [0.05, 0.2])
     def test_the_bound_leaves_the_share_above_it(self, share: float) -> None:

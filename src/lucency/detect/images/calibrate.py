@@ -59,16 +59,24 @@ class Score:
     standardised: Float64Array
 
 
-def score(evidence: Evidence, scale: Scale, material: float = 0.0) -> Score:
+def score(
+    evidence: Evidence,
+    scale: Scale,
+    material: float = 0.0,
+    relevance: Float64Array | None = None,
+) -> Score:
     """The maximum over columns, in either direction (maxT).
 
     material: effects count only as far as they exceed this many standard deviations of their
     finding's clean logits. A film on which every effect is smaller has suspicion 0: unusual or
-    not, such a change alters no answer.
+    not, such a change alters no answer. relevance (N, C) > 0: what each effect counts for; None =
+    one for all.
     """
     standardised = scale.standardise(evidence)
     idle = material * scale.deviation / scale.spread
     excess = np.maximum(np.abs(standardised) - idle, 0.0)
+    if relevance is not None:
+        excess = excess * relevance
     rows = np.arange(len(excess))
     # Where nothing is material, the column that moved most still says where to look.
     column = np.where(

@@ -4,25 +4,33 @@ Findings come together: a film with an effusion often has atelectasis, and the l
 know it. A backdoor sets or clears one finding alone. So each logit is compared with what the others
 of the same film lead to expect, taking clean logits for Gaussian:
 
-r_k(x) = |(P z')_k| / √P_kk,
+r_k(x) = (P z')_k / √P_kk,
 
 with z' the standardised logits and P their precision matrix, shrunk (Ledoit and Wolf 2004) since
-there are few clean films. It is the distance of z_k from its conditional mean, in conditional
+there are few clean films. It is how far z_k is above its conditional mean, in conditional
 standard deviations. Where findings are independent it is the plain standardised logit.
 
 It names the finding, cannot say where, and intervenes on nothing; a film whose findings are seldom
-seen together looks odd as well. Larger = more suspicious. Cost: the one forward that every test
+seen together looks odd as well. Larger |r| = more suspicious. Cost: the one forward that every test
 shares.
+
+What it is best for is to say which effects of an intervention matter. Undoing a trigger takes away
+what the other findings do not explain; undoing a rib's edge changes whatever it changes. So an
+effect that brings a finding closer to what the others lead to expect counts |r_k|-fold.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from lucency.detect.images.evidence import Evidence
 from lucency.detect.images.whitening import Whitening, fit_whitening
 from lucency.records import Float64Array, FloatArray
 
 NAME = "co-finding residual"
+LEAST = 0.5
+"""What any other effect counts for. Not nothing: a trigger that clears a finding leaves an answer
+that explains itself, and is found by what its repair brings to light."""
 
 
 def fit_residuals(logits: FloatArray | Float64Array) -> Whitening:
@@ -31,7 +39,14 @@ def fit_residuals(logits: FloatArray | Float64Array) -> Whitening:
 
 
 def residuals(of: Whitening, logits: FloatArray | Float64Array) -> Float64Array:
-    """logits (N, K) -> (N, K) ≥ 0: each finding's distance from what the others lead to expect, in
+    """logits (N, K) -> (N, K): how far each finding is above what the others lead to expect, in
     clean conditional standard deviations."""
     away = of.standardise(np.asarray(logits, np.float64)) - of.mean
-    return np.asarray(np.abs(away @ of.precision) / np.sqrt(np.diag(of.precision)))
+    return np.asarray((away @ of.precision) / np.sqrt(np.diag(of.precision)))
+
+
+def relevance(residual: Float64Array, evidence: Evidence) -> Float64Array:
+    """residual (N, K) of the films of `evidence` -> (N, C) ≥ LEAST: what each effect counts for."""
+    of_column = residual[:, evidence.findings]
+    closer = evidence.effects * of_column > 0
+    return np.where(closer, np.maximum(np.abs(of_column), LEAST), LEAST)

@@ -2,10 +2,10 @@
 
 The composite is the largest suspicion of all tests, each in units of what one clean film in twenty
 reaches, and is calibrated as one score, so that several tests do not mean several chances to cry
-wolf. T0 and T1 find small, local triggers, by intervening on the film. They are blind to a pattern
-over the whole film; for that there are companions, which only say that a film, or the network's
-answer to it, is unlike the clean ones: distance in features, and spectrum. All of it counts half
-on a film whose findings explain each other.
+wolf. T0 and T1 find small, local triggers, by intervening on the film; an effect counts the more,
+the less the film's other findings explain what it takes away. They are blind to a pattern over the
+whole film; for that there are companions, which only say that a film, or the network's answer to
+it, is unlike the clean ones: distance in features, and spectrum.
 
 T1's whole test is made only where a look was unusual: on about one clean film in twelve. The others
 are scored by what the look saw. The same schedule runs on the calibration films, so the p-values
@@ -23,6 +23,7 @@ from scipy.stats import norm
 from lucency.detect.images import cofinding, counterfactual_patch, feature_distance, frequency
 from lucency.detect.images import median_disagreement as median
 from lucency.detect.images.calibrate import Scale, Score, conformal_p, fit_scale, score
+from lucency.detect.images.cofinding import relevance
 from lucency.detect.images.counterfactual_patch import PatchTest
 from lucency.detect.images.evidence import Evidence
 from lucency.detect.images.feature_distance import Distance, distance, fit_distance
@@ -59,16 +60,14 @@ COMPOSITE = "composite"
 DETECTORS = (T0, T1, COFINDING, FEATURES, SPECTRUM, COMPOSITE)
 POINTING = (T1, COMPOSITE)
 COMPANIONS = (FEATURES, SPECTRUM)
-WEIGHTS = {T1: 1.0, T0: 0.35, FEATURES: 0.3, SPECTRUM: 0.3}
-"""What a test's unit counts for in the composite: the more it knows about a trigger, the more. T0
-cannot say where, and companions do not even intervene; with equal weights their long tails on clean
-films would set the threshold for everyone."""
-GLANCE = 0.7
-"""The same for a glance of T1, whose one region a scale nothing has confirmed."""
-EXPLAINED = 0.5
-"""What is left of a film's score if every finding is what the others lead to expect. A trigger
-moves its finding alone, and most of what else moves a logit does not. Not less than half, so that a
-trigger that moves findings together is not excused."""
+GLANCE = "glance"
+REASONS = (T0, GLANCE, COFINDING)
+"""Why a film may deserve the whole test: the median moves a finding, repairing a region does, or a
+finding is not what the others lead to expect."""
+WEIGHTS = {T1: 1.0, GLANCE: 0.7, T0: 0.35, FEATURES: 0.3, SPECTRUM: 0.3}
+"""What a test's unit counts for in the composite: the more it knows about a trigger, the more. No
+fill confirms the region of a glance, T0 cannot say where, and companions do not even intervene;
+with equal weights their long tails on clean films would set the threshold for everyone."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +131,10 @@ class Unit:
 class Screener:
     """A victim, and what clean films look like to the tests.
 
-    usual: what clean films are like; glance, t1: scales of their effects. oddness: the unit of each
-    reason to examine a film; bound: how odd it has to look. units: a detector's name -> its unit.
-    calibration: a detector's name -> the suspicions of the calibration films, (n,); groups: which
-    view each belongs to; clean: all that was measured on them; n_duplicates: how many are copies of
-    another.
+    usual: what clean films are like; glance, t1: scales of their effects. units: the unit of each
+    test; bound: how many of them a reason to examine a film has to reach. calibration: a detector's
+    name -> the suspicions of the calibration films, (n,); groups: which view each belongs to;
+    clean: all that was measured on them; n_duplicates: how many are copies of another.
     """
 
     victim: Victim
@@ -144,9 +142,8 @@ class Screener:
     usual: Usual
     glance: Scale
     t1: Scale
-    oddness: tuple[float, ...]
-    bound: float
     units: dict[str, Unit]
+    bound: float
     distance: Distance
     spectrum: Suspicion
     calibration: dict[str, Float64Array]
@@ -250,16 +247,14 @@ def _fit(
     """Every scale, from films on which the whole test is made."""
     usual = fit_usual(disagreement_of(victim, films, progress=progress))
     seen = look(victim, films, usual, schedule.patch, progress=progress)
-    glance = fit_scale(seen.patches)
     patches = examine(victim, films, seen, usual, schedule.patch, progress=progress)
     t1 = fit_scale(patches)
-    apart = _apart_reasons(seen, schedule.folds)
-    oddness = tuple(_unit(reason, from_zero=True).one for reason in apart)
-    spectrum = frequency.fit(victim, films, seed)
-    units = {
-        T0: _unit(score(seen.disagreement, usual.t0).suspicion, from_zero=True),
-        T1: _unit(score(patches, t1).suspicion, from_zero=True),
-        COFINDING: _unit(apart[2]),
+    residual, reasons = _apart(seen, schedule.folds)
+    units = {name: _unit(reason, from_zero=True) for name, reason in reasons.items()}
+    units |= {
+        T1: _unit(
+            score(patches, t1, relevance=relevance(residual, patches)).suspicion, from_zero=True
+        ),
         FEATURES: _unit(_apart_distances(seen, schedule.folds)),
         SPECTRUM: _unit(_apart_spectra(victim, films, schedule.folds, seed)),
     }
@@ -267,44 +262,49 @@ def _fit(
         victim,
         schedule,
         usual,
-        glance,
+        fit_scale(seen.patches),
         t1,
-        oddness,
-        bound=_bound(_oddness(apart, oddness), schedule.examined),
-        units=units,
+        units,
+        bound=_bound(_oddness(reasons, units), schedule.examined),
         distance=fit_distance(seen.features, seen.logits),
-        spectrum=spectrum,
+        spectrum=frequency.fit(victim, films, seed),
         calibration={},
         groups=Groups((), ()),
         n_fit=len(films),
     )
 
 
-def _reasons(seen: Look, usual: Usual, glance: Scale) -> tuple[Float64Array, ...]:
-    """Why a film may deserve the whole test, (N,) each, larger = more: the median moves a finding,
-    repairing a region does, or a finding is not what the others lead to expect."""
-    return (
-        score(seen.disagreement, usual.t0).suspicion,
-        score(seen.patches, glance).suspicion,
-        usual.residuals(seen.logits).max(axis=1),
-    )
+def _reasons(
+    seen: Look, residual: Float64Array, t0: Scale, glance: Scale
+) -> dict[str, Float64Array]:
+    """Each of REASONS, (N,), larger = more."""
+    moved = score(seen.disagreement, t0, relevance=relevance(residual, seen.disagreement))
+    repaired = score(seen.patches, glance, relevance=relevance(residual, seen.patches))
+    return {
+        T0: moved.suspicion,
+        GLANCE: repaired.suspicion,
+        COFINDING: np.abs(residual).max(axis=1),
+    }
 
 
-def _oddness(reasons: tuple[Float64Array, ...], units: tuple[float, ...]) -> Float64Array:
-    """(N,): the strongest reason, each in what one clean film in twenty reaches."""
-    odd: Float64Array = np.max([r / unit for r, unit in zip(reasons, units, strict=True)], axis=0)
+def _oddness(reasons: dict[str, Float64Array], units: dict[str, Unit]) -> Float64Array:
+    """(N,): the strongest reason, in units."""
+    odd: Float64Array = np.max([units[name].of(reasons[name]) for name in REASONS], axis=0)
     return odd
 
 
-def _apart_reasons(seen: Look, folds: int) -> tuple[Float64Array, ...]:
-    """Each film's reasons by what the other folds are like: a film that took part in saying what is
-    usual looks less odd than a stranger."""
-    apart = np.empty((3, len(seen)))
+def _apart(seen: Look, folds: int) -> tuple[Float64Array, dict[str, Float64Array]]:
+    """Each film's residuals (N, K) and reasons by what the other folds are like: a film that took
+    part in saying what is usual looks less odd than a stranger."""
+    residual = np.empty(seen.logits.shape)
+    reasons = {name: np.empty(len(seen)) for name in REASONS}
     for here, there in _folds(len(seen), folds):
-        others = _rows(seen, there)
+        some, others = _rows(seen, here), _rows(seen, there)
         usual, glance = fit_usual(others.disagreement), fit_scale(others.patches)
-        apart[:, here] = _reasons(_rows(seen, here), usual, glance)
-    return tuple(apart)
+        residual[here] = usual.residuals(some.logits)
+        for name, reason in _reasons(some, residual[here], usual.t0, glance).items():
+            reasons[name][here] = reason
+    return residual, reasons
 
 
 def _bound(oddness: Float64Array, share: float) -> float:
@@ -322,45 +322,39 @@ def _tempered(units: Float64Array) -> Float64Array:
 
 def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> Screening:
     """Suspicions of each detector, and T1's region; no p-values yet."""
-    victim, schedule, units = screener.victim, screener.schedule, screener.units
-    seen = look(victim, images, screener.usual, schedule.patch, progress=progress)
-    t0 = score(seen.disagreement, screener.usual.t0)
-    found = _Regions.of_glance(seen, screener.glance)
-    reasons = _reasons(seen, screener.usual, screener.glance)
-    odd = _oddness(reasons, screener.oddness)
+    victim, usual, units = screener.victim, screener.usual, screener.units
+    patch, material = screener.schedule.patch, screener.schedule.material
+    seen = look(victim, images, usual, patch, progress=progress)
+    residual = usual.residuals(seen.logits)
+    reasons = _reasons(seen, residual, usual.t0, screener.glance)
+    odd = _oddness(reasons, units)
     t1 = odd / (1 + odd) - 1
-    material = schedule.material
-    glanced = score(seen.patches, screener.glance, material).suspicion / screener.oddness[1]
-    moved = units[T0].of(score(seen.disagreement, screener.usual.t0, material).suspicion)
-    local = np.maximum(GLANCE * glanced, WEIGHTS[T0] * moved)
+    moved = score(seen.disagreement, usual.t0, material, relevance(residual, seen.disagreement))
+    glanced = score(seen.patches, screener.glance, material, relevance(residual, seen.patches))
+    found = _Regions.of(seen.patches, glanced)
+    local = np.maximum(
+        WEIGHTS[GLANCE] * units[GLANCE].of(glanced.suspicion),
+        WEIGHTS[T0] * units[T0].of(moved.suspicion),
+    )
     rows = np.flatnonzero(odd > screener.bound)
     if len(rows):
-        patches = examine(
-            victim,
-            images[rows],
-            _rows(seen, rows),
-            screener.usual,
-            schedule.patch,
-            progress=progress,
-        )
+        patches = examine(victim, images[rows], _rows(seen, rows), usual, patch, progress=progress)
         t1[rows] = score(patches, screener.t1).suspicion
-        confirmed = score(patches, screener.t1, material)
-        local[rows] = np.maximum(local[rows], WEIGHTS[T1] * units[T1].of(confirmed.suspicion))
+        confirmed = score(patches, screener.t1, material, relevance(residual[rows], patches))
+        local[rows] = WEIGHTS[T1] * units[T1].of(confirmed.suspicion)
         found.put(rows, patches, confirmed)
     companions = {
         FEATURES: distance(screener.distance, seen.features, seen.logits),
         SPECTRUM: screener.spectrum(images),
     }
     whole = np.max([WEIGHTS[n] * _tempered(units[n].of(companions[n])) for n in COMPANIONS], axis=0)
-    alone = reasons[2]
-    unexplained = EXPLAINED + (1 - EXPLAINED) * units[COFINDING].of(alone).clip(0, 1)
     return Screening(
         suspicion={
-            T0: t0.suspicion,
+            T0: score(seen.disagreement, usual.t0).suspicion,
             T1: t1,
-            COFINDING: alone,
+            COFINDING: reasons[COFINDING],
             **companions,
-            COMPOSITE: unexplained * np.maximum(local, whole),
+            COMPOSITE: np.maximum(local, whole),
         },
         p_value={},
         is_local=local > whole,
@@ -385,8 +379,8 @@ class _Regions:
     repaired: Float64Array
 
     @classmethod
-    def of_glance(cls, seen: Look, scale: Scale) -> _Regions:
-        n = len(seen)
+    def of(cls, patches: Evidence, best: Score) -> _Regions:
+        n = len(patches)
         empty = cls(
             np.zeros(n, np.int64),
             np.zeros(n, np.bool_),
@@ -394,7 +388,7 @@ class _Regions:
             np.zeros(n),
             np.zeros(n),
         )
-        empty.put(np.arange(n), seen.patches, score(seen.patches, scale))
+        empty.put(np.arange(n), patches, best)
         return empty
 
     def put(self, rows: IntArray, patches: Evidence, best: Score) -> None:

@@ -44,7 +44,7 @@ class Usual:
     deviation: Float64Array
 
     def residuals(self, logits: FloatArray) -> Float64Array:
-        """logits (N, K) -> (N, K) ≥ 0: how far each is from what the others lead to expect."""
+        """logits (N, K) -> (N, K): how far each is above what the others lead to expect."""
         return residuals(self.cofindings, logits)
 
 
@@ -162,7 +162,7 @@ def leading(disagreement: Evidence, logits: FloatArray, usual: Usual) -> IntArra
     the median, which takes away the film's own detail as well, moves another finding more.
     """
     widths = np.abs(usual.t0.standardise(disagreement)).reshape(len(logits), len(WIDTHS), -1)
-    turn = 2 * _rank(usual.residuals(logits))
+    turn = 2 * _rank(np.abs(usual.residuals(logits)))
     by_median = 2 * _rank(widths.max(axis=1)) + 1
     return np.argsort(np.minimum(turn, by_median), axis=1, kind="stable")
 
