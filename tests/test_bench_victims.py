@@ -11,12 +11,13 @@ from pydantic import TypeAdapter
 
 from lucency.attacks import Trigger
 from lucency.attacks.label_edits import LabelEdit
-from lucency.bench import detection, victims
+from lucency.bench import detection, shifting, victims
 from lucency.bench.cohorts import cohorts_of, phantom_cohort, real_cohort
 from lucency.bench.detection import Plan, bench_cohort
 from lucency.bench.disguise import Disguise, disguise, share_on
 from lucency.bench.explaining import triggered_films
 from lucency.bench.screen import _bars, _grid, _uniform
+from lucency.bench.shifting import bench_shift
 from lucency.bench.stamping import stamp_films
 from lucency.bench.victims import (
     Backdoored,
@@ -195,6 +196,30 @@ def test_what_was_measured_is_not_measured_again(
     place.write_bytes(place.read_bytes()[:99])
     ((mended, _),) = bench_cohort(cohort, folder, plan)
     assert [m.detector for m in mended] == [m.detector for m in measured]
+
+
+def test_suspects_of_another_kind_are_told_from_the_reference(
+    cohort: Cohort, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = PhantomSource(images=360, size=64)
+    more = cohort.model_copy(update={"data": films})
+    monkeypatch.setattr(shifting, "cohorts_of", lambda *_: [more])
+    (grid,) = bench_shift(3, victims=folder).grids
+    lines = {line[1]: dict(zip(grid.header, line, strict=True)) for line in grid.rows}
+    assert float(lines["as they are"]["shift, p"]) > 0.01
+    darker = lines["darker: gamma 1.5"]
+    assert float(darker["shift, p"]) <= 0.01
+    assert "grey" in darker["differs most in"]
+    softer = lines["softer: half the resolution"]
+    assert float(softer["shift, p"]) <= 0.01
+    assert softer["differs most in"].startswith("fine detail, -")
+    everyone, pa, ap = (
+        int(lines[name]["false alarms at 5 %"].rstrip(")").rpartition("/")[2])
+        for name in ("as they are", "PA, as the reference", "AP, reference PA")
+    )
+    assert pa > 0
+    assert ap > 0
+    assert pa + ap == everyone
 
 
 def test_the_disguise_takes_the_map_off_the_trigger(backdoored: Backdoored) -> None:

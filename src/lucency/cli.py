@@ -271,7 +271,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="forwards, training, screening, explain, reading, demo; all if none is named. "
-            "Or: screen."
+            "Or: screen, shift."
         ),
     ] = None,
     out: Annotated[
@@ -280,19 +280,21 @@ def bench(
     victims: Annotated[
         Path | None,
         typer.Option(
-            help="screen, explain: folder that keeps the backdoored networks; screen's is "
+            help="screen, shift, explain: folder that keeps the backdoored networks; "
             "bench-victims if none is named, and explain then only takes times."
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="screen, explain: ChestX-ray14 at 256 px; none = synthetic films."),
+        typer.Option(
+            help="screen, shift, explain: ChestX-ray14 at 256 px; none = synthetic films."
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="screen, explain: part of the name of films and trigger, such as '3 px'; again "
-            "for more."
+            help="screen, shift, explain: part of the name of films and trigger, such as '3 px'; "
+            "again for more."
         ),
     ] = None,
     compare: Annotated[

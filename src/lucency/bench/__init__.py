@@ -15,6 +15,7 @@ from lucency.bench.reading import bench_reading
 from lucency.bench.record import Bar, Benchmark, Row
 from lucency.bench.screen import bench_screen
 from lucency.bench.screening import bench_screening
+from lucency.bench.shifting import bench_shift
 from lucency.bench.training import bench_training
 from lucency.errors import ConfigError
 from lucency.progress import Progress, silent
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[int, Progress], Benchmark]] = {
 
 ON_VICTIMS: dict[str, Callable[..., Benchmark]] = {
     "screen": bench_screen,
+    "shift": bench_shift,
     "explain": bench_explaining_on_victims,
 }
 """With networks that are backdoored for them: hours, where a folder does not hold the networks yet.
