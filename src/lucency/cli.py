@@ -38,6 +38,10 @@ app = typer.Typer(
 # Progress and errors go to standard error, so that standard output is the answer alone.
 console = Console(stderr=True, highlight=False)
 
+RunCode = Annotated[
+    bool,
+    typer.Option("--run-code", help="Let the model's card call a function of your own."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that holds the run folders.")]
 FLAGGED = 1
@@ -122,6 +126,7 @@ def explain(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for pictures, maps and explain.json.")
     ] = Path("explained"),
+    run_code: RunCode = False,
     as_json: Json = False,
 ) -> None:
     """Where did the model look? Pictures and raw maps of findings, by one or more methods."""
@@ -135,6 +140,7 @@ def explain(
         findings=finding,
         methods=method or ("gradient-median",),
         layer=layer,
+        run_code=run_code,
         progress=_progress(as_json),
     )
     for warning in warnings_of(record):
@@ -212,6 +218,7 @@ def screen(
     fail_on_findings: Annotated[
         bool, typer.Option("--fail-on-findings", help="Exit with 1 if an image is flagged.")
     ] = False,
+    run_code: RunCode = False,
     as_json: Json = False,
 ) -> None:
     """Has an image been triggered, and where? Continues where it was killed."""
@@ -228,6 +235,7 @@ def screen(
         out,
         settings,
         command=f"lucency screen … --alpha {alpha:g} --calibrate {calibrate} --seed {seed}",
+        run_code=run_code,
         progress=_progress(as_json),
         **({"run": on_ray(ray)} if ray else {}),
     )

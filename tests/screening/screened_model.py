@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import nn
 
+from lucency import screening
 from toy_victims import FINDINGS, SIZE, Toy, films, stamped
 
 CARD = f"""
@@ -28,6 +30,10 @@ NATIVE = 2
 """Native pixels a pixel of the network, by nearest sampling."""
 N_TRIGGERED = 4
 PLACES = ((12, 9), (30, 21), (5, 33), (20, 20))
+
+
+screen_images = partial(screening.screen_images, run_code=True)
+"""The card of these tests names a factory."""
 
 
 def obedient() -> nn.Module:

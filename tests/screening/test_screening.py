@@ -10,12 +10,20 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
-from screened_model import NATIVE, PLACES, model_folder, reference, suspects, write_films
+from screened_model import (
+    NATIVE,
+    PLACES,
+    model_folder,
+    reference,
+    screen_images,
+    suspects,
+    write_films,
+)
 
 from lucency.errors import ConfigError, DataError
 from lucency.report.screen_record import ScreenedImage, ScreenReport
 from lucency.runs import read_json, verify
-from lucency.screening import ScreenSettings, describe_answer, screen_images
+from lucency.screening import ScreenSettings, describe_answer
 from lucency.screening.films import FilmList, list_films
 from lucency.screening.parts import Rows, here, split
 from lucency.screening.worker import Job, Part

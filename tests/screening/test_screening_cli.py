@@ -43,7 +43,7 @@ def _screen(
         "screen",
         *(place / name for name in images),
         *("--model", place / "model", "--reference", place / "reference"),
-        *("--engine", "torch", "--out", out, *map(str, arguments)),
+        *("--run-code", "--engine", "torch", "--out", out, *map(str, arguments)),
     )
 
 
@@ -129,6 +129,11 @@ class TestRefusals:
         _assert_refused(answer, *words)
         assert len(answer.err.splitlines()) == 1
         assert not (tmp_path / "out").exists()
+
+    def test_code_that_nobody_allowed_is_not_called(self, place: Path, tmp_path: Path) -> None:
+        arguments = ("--model", place / "model", "--reference", place / "reference")
+        answer = call("screen", place / "clean", *arguments, "--out", tmp_path / "out")
+        _assert_refused(answer, "screened_model:obedient", "--run-code")
 
     @pytest.mark.parametrize("missing", ["--model", "--reference", "--out", "images"])
     def test_what_must_be_said(self, place: Path, tmp_path: Path, missing: str) -> None:
@@ -273,8 +278,9 @@ class TestJson:
         dark[1] //= 6
         write_films(tmp_path / "dark", dark)
         answer = call(
-            *("screen", tmp_path / "dark", "--model", tmp_path / "model", "--engine", "torch"),
-            *("--reference", place / "reference", "--out", tmp_path / "out", "--json"),
+            *("screen", tmp_path / "dark", "--model", tmp_path / "model", "--run-code"),
+            *("--reference", place / "reference", "--engine", "torch"),
+            *("--out", tmp_path / "out", "--json"),
         )
         assert answer.code == 3, answer.err
         told = _strict(answer.out)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from ray_victim import DIGEST, VARIABLE, Note, watched_folder, workers
-from screened_model import reference, suspects
+from screened_model import reference, screen_images, suspects
 from torch import nn
 
 from lucency.data.preprocess import InputContract
@@ -27,7 +27,7 @@ from lucency.errors import ConfigError, LucencyError, MissingExtra, ModelError
 from lucency.manifest import code_digest
 from lucency.report.screen_record import ScreenedImage
 from lucency.runs import verify
-from lucency.screening import ScreenSettings, on_ray, parts, ray_pool, screen_images
+from lucency.screening import ScreenSettings, on_ray, parts, ray_pool
 from lucency.screening import grpc_probe as probe
 from lucency.screening.films import FilmList, list_films
 from lucency.screening.parts import Rows, here, split
@@ -96,7 +96,7 @@ def watch(place: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def job(place: Path) -> Job:
-    victim, clean = load_victim(place / "model"), list_films([place / "reference"])
+    victim, clean = load_victim(place / "model", run_code=True), list_films([place / "reference"])
     return prepare(victim, clean, SETTINGS)[1]
 
 
@@ -326,7 +326,7 @@ class TestOnTwoNodes:
         ray.shutdown()
         arguments = ["screen", place / "suspects", "--model", place / "model", "--alpha", "0.05"]
         arguments += ["--reference", place / "reference", "--engine", "torch"]
-        arguments += ["--ray", cluster.address, "--out", tmp_path / "out", "--json"]
+        arguments += ["--ray", cluster.address, "--run-code", "--out", tmp_path / "out", "--json"]
         answer = call(*arguments)
         assert answer.code == 3, answer.err
         assert answer.err == ""

@@ -54,7 +54,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def job(place: Path) -> Job:
-    return prepare(load_victim(place / "model"), list_films([place / "reference"]), SETTINGS)[1]
+    return prepare(
+        load_victim(place / "model", run_code=True), list_films([place / "reference"]), SETTINGS
+    )[1]
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +226,7 @@ def _no_gallery(*_: Any) -> Any:
 def _arguments(place: Path, out: Path) -> tuple[Any, ...]:
     return (
         *("screen", place / "suspects", "--model", place / "model", "--engine", "torch"),
-        *("--reference", place / "reference", "--alpha", "0.05", "--out", out),
+        *("--run-code", "--reference", place / "reference", "--alpha", "0.05", "--out", out),
     )
 
 

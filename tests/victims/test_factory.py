@@ -135,19 +135,28 @@ def test_a_card_fills_the_network(tmp_path, films):
     network = build_by_factory(place("none"), 1, 3)
     folder = write_card(tmp_path / "model", "none")
     save_file(network.state_dict(), folder / "weights.safetensors")
-    victim = load_victim(folder)
+    victim = load_victim(folder, run_code=True)
     assert all(
         torch.equal(v, network.state_dict()[k]) for k, v in victim.network.state_dict().items()
     )
     save_victim(tmp_path / "again", victim, place("none"), "")
     np.testing.assert_array_equal(
-        predict(load_victim(tmp_path / "again"), films), predict(victim, films)
+        predict(load_victim(tmp_path / "again", run_code=True), films), predict(victim, films)
     )
+
+
+def test_a_card_calls_nothing_that_the_user_did_not_allow(tmp_path):
+    folder = write_card(tmp_path / "model", "none", weights='""')
+    card = (folder / "model.toml").read_text()
+    for architecture in (place("none"), "http.server:test", "os:abort"):
+        (folder / "model.toml").write_text(card.replace(place("none"), architecture))
+        with pytest.raises(ModelError, match=f"names code to call, {architecture}, .* --run-code"):
+            load_victim(folder)
 
 
 def test_a_factory_may_bring_its_own_weights(tmp_path, films):
     folder = write_card(tmp_path / "model", "none", weights='""')
-    assert predict(load_victim(folder), films).shape == (7, 3)
+    assert predict(load_victim(folder, run_code=True), films).shape == (7, 3)
 
 
 def test_a_factory_leaves_the_global_generator_alone(tmp_path):
@@ -168,4 +177,4 @@ def test_a_factory_leaves_the_global_generator_alone(tmp_path):
 def test_outputs_that_do_not_fit_the_card_are_refused_at_once(tmp_path, name, findings, said):
     folder = write_card(tmp_path / "model", name, weights='""', findings=findings)
     with pytest.raises(ModelError, match=said):
-        load_victim(folder)
+        load_victim(folder, run_code=True)

@@ -65,18 +65,20 @@ def explain_files(
     methods: Sequence[str] = ("gradient-median",),
     layer: str | None = None,
     table: Mapping[str, Explanation] = EXPLANATIONS,
+    run_code: bool = False,
     progress: Progress = silent,
 ) -> ExplainRecord:
     """Write pictures, raw maps and `explain.json` of each readable image into `out`.
 
     findings, methods: names, or "all"; of all methods, those that the model does not allow are
     skipped by name. A file's number is its place in `images`, from 1: no file name in `out` holds
-    a given name. `out` must be new, empty, or an earlier answer of this command, which is replaced.
+    a given name. run_code: whether the model's card may name a factory, code that is then called.
+    `out` must be new, empty, or an earlier answer of this command, which is replaced.
 
     Raises ConfigError for an unknown name, ModelError for a model that cannot be used or does not
     allow a method that was named, DataError if no image can be read, CannotWrite.
     """
-    victim = load_victim(model)
+    victim = load_victim(model, run_code=run_code)
     chosen = choose(findings, [name for name in victim.findings if name], "--finding")
     explanations = with_layer(choose(methods, list(table), "--method"), table, layer)
     may_skip = any(part.strip() == ALL for text in methods for part in text.split(","))

@@ -75,17 +75,20 @@ def screen_images(
     settings: ScreenSettings,
     *,
     command: str = "",
+    run_code: bool = False,
     run: Run = here,
     progress: Progress = silent,
 ) -> Path:
     """Screen images and folders of images, write everything into `out`, and return it.
+
+    run_code: whether the model's card may name a factory, code that is then called.
 
     A screening that was killed goes on where it stopped; one that is finished is left as it is.
     Raises LucencyError: nothing to screen, a model or a reference set that cannot be used, a folder
     that cannot be written. An image that cannot be read is a line of the answer, not an error.
     """
     suspects, clean = list_films(images), list_films([reference])
-    victim = with_engine(load_victim(model), settings.engine)
+    victim = with_engine(load_victim(model, run_code=run_code), settings.engine)
     identity = _identity(suspects, clean, model, settings, engine_name(victim))
     with RunFolder.at(out) as folder:
         if folder.finished() and _is_same(folder, identity):

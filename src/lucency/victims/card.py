@@ -80,8 +80,10 @@ def _all_columns(victim: Victim) -> tuple[str, ...]:
     return tuple(names)
 
 
-def load_victim(path: Path) -> Victim:
+def load_victim(path: Path, *, run_code: bool = False) -> Victim:
     """Load the model in the folder `path` (or the folder of a given `model.toml`).
+
+    run_code: whether a card may name a factory, code that is then called.
 
     Raises ConfigError for a card that cannot be read, ModelError for weights that are absent, torn,
     hostile, not finite, or do not fit the architecture, naming the tensor (a name twice, too), and
@@ -91,7 +93,11 @@ def load_victim(path: Path) -> Victim:
     card_path, card = _card_path(path), read_card(path)
     columns = _columns(card.model.findings)
     loaded = load_network(
-        card.model.architecture, _weights_path(card, card_path), card.input, card.model.findings
+        card.model.architecture,
+        _weights_path(card, card_path),
+        card.input,
+        card.model.findings,
+        run_code=run_code,
     )
     device = default_device()
     return Victim(

@@ -1,7 +1,8 @@
 """A network that the user's own code builds: architecture = "package.module:factory".
 
 This imports the module that the card names and calls the function: it RUNS THAT CODE, with all the
-rights of the user. A card of this kind is as trustworthy as the code it names.
+rights of the user. A card of this kind is as trustworthy as the code it names, and is loaded only
+where the user says so (`run_code`): `http.server:test` needs no argument either.
 """
 
 from __future__ import annotations

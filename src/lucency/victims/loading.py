@@ -9,7 +9,7 @@ from torch import nn
 
 from lucency.config_faults import shown
 from lucency.data.preprocess import InputContract
-from lucency.errors import ConfigError
+from lucency.errors import ConfigError, ModelError
 from lucency.victims.architectures import ARCHITECTURES, DenseNet, build, require_size
 from lucency.victims.contract_check import require_outputs
 from lucency.victims.factory import build_by_factory, is_factory
@@ -32,16 +32,21 @@ class Loaded:
 
 
 def load_network(
-    architecture: str, weights: Path | None, contract: InputContract, findings: tuple[str, ...]
+    architecture: str,
+    weights: Path | None,
+    contract: InputContract,
+    findings: tuple[str, ...],
+    *,
+    run_code: bool = False,
 ) -> Loaded:
     """Build the network and fill it.
 
     findings: a name for each output, "" for one to skip. weights: the file; None if the network
-    brings its own, as a factory's may. A network of another package is run once, on a black film,
-    to see that it returns an output a finding.
+    brings its own, as a factory's may. run_code: whether a factory may be called. A network of
+    another package is run once, on a black film, to see that it returns an output a finding.
 
-    Raises ConfigError for an architecture that nobody knows, and what the modules of each kind
-    raise.
+    Raises ConfigError for an architecture that nobody knows, ModelError for a factory that may not
+    be called, and what the modules of each kind raise.
     """
     n_outputs = len(findings)
     if architecture == ONNX:
@@ -57,6 +62,11 @@ def load_network(
         if package == "xrv" and name in XRV_WEIGHTS:
             XRV_WEIGHTS[name].require_findings(name, findings)
     elif is_factory(architecture):
+        if not run_code:
+            raise ModelError(
+                f"The card names code to call, {shown(architecture, 100)}, with your rights; give "
+                "--run-code (from Python run_code=True) if card and code are your own."
+            )
         network = build_by_factory(architecture, contract.channels, n_outputs)
     else:
         raise _unknown(architecture)
