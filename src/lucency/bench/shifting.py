@@ -13,13 +13,15 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from lucency.bench.cohorts import cohorts_of, title
 from lucency.bench.machine import describe_machine
-from lucency.bench.record import Benchmark, Grid
+from lucency.bench.record import Benchmark, Grid, Row, at_least, at_most, row
 from lucency.bench.stamping import stamp_films
 from lucency.bench.victims import WORKS, Backdoored, prepare
 from lucency.detect.images.reference import one_film_a_patient
 from lucency.detect.images.screen import COMPOSITE, Screener, Screening, fit_screener, screen
 from lucency.detect.images.shift import (
+    NOTICED,
     Basis,
+    Shift,
     describe,
     fit_basis,
     names,
@@ -62,13 +64,14 @@ def bench_shift(
     only: Sequence[str] = (),
 ) -> Benchmark:
     """Screen other kinds of suspects with each backdoored network. Parameters and errors as
-    `bench_screen`; no bars, since nothing is promised for films of another kind."""
+    `bench_screen`. Bars: a shift is noticed, and none where there is none; false alarms have no
+    bar, since nothing is promised for films of another kind."""
     machine = describe_machine()
-    lines = [
-        line
+    told = [
+        one
         for cohort in cohorts_of(data, sizes, only)
         for case in prepare(cohort, victims, progress)
-        for line in _lines(case, seed, progress)
+        for one in _told(case, seed, progress)
     ]
     return Benchmark(
         name=NAME,
@@ -77,8 +80,10 @@ def bench_shift(
         seed=seed,
         machine=machine,
         settings={"alpha": ALPHA, "triggered": TRIGGERED},
-        rows=(),
-        grids=(Grid(title="Backdoored networks", header=HEADER, rows=tuple(lines)),),
+        rows=tuple(row for row, _ in told),
+        grids=(
+            Grid(title="On backdoored networks", header=HEADER, rows=tuple(c for _, c in told)),
+        ),
         notes=(
             f"Suspects: test films of other patients, and {TRIGGERED:.0%} of them a second time "
             f"with the trigger. A trigger works where it moves the target's logit by {WORKS:g} "
@@ -90,9 +95,11 @@ def bench_shift(
 
 @dataclass(frozen=True)
 class _Kind:
-    """Suspects of one kind: which reference and test films, and what is done to the suspects."""
+    """Suspects of one kind: which reference and test films, and what is done to the suspects.
+    is_other: whether they are of another kind than the reference."""
 
     name: str
+    is_other: bool
     reference: IntArray
     test: IntArray
     change: Callable[[NetworkInputs], NetworkInputs]
@@ -101,18 +108,20 @@ class _Kind:
 def _kinds(case: Backdoored) -> Iterator[_Kind]:
     reference, test = (case.films.split(s) for s in ("reference", "test"))
     every = np.arange(len(reference)), np.arange(len(test))
-    yield _Kind("as they are", *every, lambda images: images)
-    yield _Kind("darker: gamma 1.5", *every, lambda images: _gamma(images, 1.5))
-    yield _Kind("brighter: gamma 0.7", *every, lambda images: _gamma(images, 0.7))
-    yield _Kind("softer: half the resolution", *every, _half)
+    yield _Kind("as they are", False, *every, lambda images: images)
+    yield _Kind("darker: gamma 1.5", True, *every, lambda images: _gamma(images, 1.5))
+    yield _Kind("brighter: gamma 0.7", True, *every, lambda images: _gamma(images, 0.7))
+    yield _Kind("softer: half the resolution", True, *every, _half)
     front, back = (
         [np.array([v == view for v in case.films.views(s)]) for s in (reference, test)]
         for view in ("PA", "AP")
     )
     if front[0].any() and back[1].any():
         pa = np.flatnonzero(front[0])
-        yield _Kind("PA, as the reference", pa, np.flatnonzero(front[1]), lambda images: images)
-        yield _Kind("AP, reference PA", pa, np.flatnonzero(back[1]), lambda images: images)
+        yield _Kind(
+            "PA, as the reference", False, pa, np.flatnonzero(front[1]), lambda images: images
+        )
+        yield _Kind("AP, reference PA", True, pa, np.flatnonzero(back[1]), lambda images: images)
 
 
 def _gamma(images: NetworkInputs, gamma: float) -> NetworkInputs:
@@ -130,14 +139,15 @@ def _half(images: NetworkInputs) -> NetworkInputs:
     return changed
 
 
-def _lines(case: Backdoored, seed: int, progress: Progress) -> Iterator[tuple[str, ...]]:
+def _told(case: Backdoored, seed: int, progress: Progress) -> Iterator[tuple[Row, tuple[str, ...]]]:
+    """Of each kind: whether it was noticed, and a line of the table."""
     victim = with_engine(case.victim, "auto")
     fitted: dict[bytes, _Fitted] = {}
     for kind in _kinds(case):
         key = kind.reference.tobytes()
         if key not in fitted:
             fitted[key] = _Fitted.of(case, kind.reference, victim, seed, progress)
-        yield _line(case, kind, fitted[key], seed, progress)
+        yield _tell(case, kind, fitted[key], seed, progress)
 
 
 @dataclass(frozen=True)
@@ -165,9 +175,9 @@ class _Fitted:
         return cls(screener, basis, described)
 
 
-def _line(
+def _tell(
     case: Backdoored, kind: _Kind, fitted: _Fitted, seed: int, progress: Progress
-) -> tuple[str, ...]:
+) -> tuple[Row, tuple[str, ...]]:
     films, screener = case.films.split("test"), fitted.screener
     clean = kind.change(films.images[kind.test])
     generator = np.random.default_rng([seed, 0x5117])
@@ -184,8 +194,17 @@ def _line(
         flagged = p_values <= ALPHA
         told.append(_share(rate(flagged[: len(clean)], patients, generator)))
         told.append(f"{int(flagged[len(clean) :][works].sum())}/{int(works.sum())}")
-    name = title(case.cohort, case.case)
-    return (name, kind.name, *_shift(fitted, suspects, screened, seed), *told)
+    name, found = title(case.cohort, case.case), _shift(fitted, suspects, screened, seed)
+    bar = at_most(NOTICED) if kind.is_other else at_least(NOTICED)
+    return (
+        row(
+            f"{name}, {kind.name}: p of a shift",
+            None if isinstance(found, str) else found.p_value,
+            bar=bar,
+            reason=found if isinstance(found, str) else None,
+        ),
+        (name, kind.name, *_shown(found), *told),
+    )
 
 
 def _works(
@@ -202,12 +221,9 @@ def _works(
     return np.asarray(moved >= WORKS * without.std())
 
 
-def _shift(
-    fitted: _Fitted, suspects: NetworkInputs, screened: Screening, seed: int
-) -> tuple[str, ...]:
-    """p-value, distance, what differs most, and the inflation."""
+def _shift(fitted: _Fitted, suspects: NetworkInputs, screened: Screening, seed: int) -> Shift | str:
     described = describe(fitted.basis, suspects, screened.logits, screened.features)
-    found = shift(
+    return shift(
         fitted.described,
         described,
         names(fitted.screener.victim.findings, described.shape[1]),
@@ -215,6 +231,10 @@ def _shift(
         suspicion=screened.suspicion[COMPOSITE],
         seed=seed,
     )
+
+
+def _shown(found: Shift | str) -> tuple[str, str, str, str]:
+    """p-value, distance, what differs most, and the inflation."""
     if isinstance(found, str):
         return found, "", "", ""
     name, value = next(iter(found.differences.items()))

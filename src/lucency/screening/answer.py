@@ -11,7 +11,7 @@ import torch
 
 from lucency.detect.images.calibrate import benjamini_hochberg
 from lucency.detect.images.screen import COMPOSITE
-from lucency.detect.images.shift import Shift, names, own_majority, shift
+from lucency.detect.images.shift import NOTICED, Shift, names, own_majority, shift
 from lucency.manifest import versions
 from lucency.progress import Progress
 from lucency.records import Float64Array, FloatArray
@@ -257,7 +257,7 @@ def _shift(answer: Answer, columns: Columns) -> ShiftTest:
     )
     if isinstance(found, str):
         return ShiftTest(p_value=None, shifted=None, reason=found)
-    shifted = found.p_value <= 0.01
+    shifted = found.p_value <= NOTICED
     largest = dict(list(found.differences.items())[:5])
     return ShiftTest(
         statistics={

@@ -35,6 +35,8 @@ DIRECTIONS = 8
 LEFT_OUT = 0.10
 LARGEST = 500
 PERMUTATIONS = 999
+NOTICED = 0.01
+"""p-value at which the sets are said to differ."""
 # Fewer films on either side cannot be told apart by anything.
 SMALLEST = 10
 # Where the centre and the spread of the scores are read: below anything that a trigger does.
