@@ -29,8 +29,8 @@ from lucency.records import Float64Array, FloatArray
 
 NAME = "co-finding residual"
 LEAST = 0.5
-"""What any other effect counts for. Not nothing: a trigger that clears a finding leaves an answer
-that explains itself, and is found by what its repair brings to light."""
+"""What anything else counts for. Not nothing: a trigger that clears a finding leaves an answer that
+explains itself, and is found by what its repair brings to light."""
 
 
 def fit_residuals(logits: FloatArray | Float64Array) -> Whitening:

@@ -2,10 +2,11 @@
 
 The composite is the largest suspicion of all tests, each in units of what one clean film in twenty
 reaches, and is calibrated as one score, so that several tests do not mean several chances to cry
-wolf. T0 and T1 find small, local triggers, by intervening on the film; an effect counts the more,
-the less the film's other findings explain what it takes away. They are blind to a pattern over the
-whole film; for that there are companions, which only say that a film, or the network's answer to
-it, is unlike the clean ones: distance in features, and spectrum.
+wolf. T0 and T1 find small, local triggers, by intervening on the film. They are blind to a pattern
+over the whole film; for that there are companions, which only say that a film, or the network's
+answer to it, is unlike the clean ones: distance in features, and spectrum. All of it counts the
+more, the less the findings of the film explain each other: an intervention by the finding that it
+moves, a companion by the one that is explained least.
 
 T1's whole test is made only where a look was unusual: on about one clean film in twelve. The others
 are scored by what the look saw. The same schedule runs on the calibration films, so the p-values
@@ -23,7 +24,7 @@ from scipy.stats import norm
 from lucency.detect.images import cofinding, counterfactual_patch, feature_distance, frequency
 from lucency.detect.images import median_disagreement as median
 from lucency.detect.images.calibrate import Scale, Score, conformal_p, fit_scale, score
-from lucency.detect.images.cofinding import relevance
+from lucency.detect.images.cofinding import LEAST, relevance
 from lucency.detect.images.counterfactual_patch import PatchTest
 from lucency.detect.images.evidence import Evidence
 from lucency.detect.images.feature_distance import Distance, distance, fit_distance
@@ -347,7 +348,10 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
         FEATURES: distance(screener.distance, seen.features, seen.logits),
         SPECTRUM: screener.spectrum(images),
     }
-    whole = np.max([WEIGHTS[n] * _tempered(units[n].of(companions[n])) for n in COMPANIONS], axis=0)
+    unlike = np.max(
+        [WEIGHTS[n] * _tempered(units[n].of(companions[n])) for n in COMPANIONS], axis=0
+    )
+    whole = unlike * np.maximum(units[COFINDING].of(reasons[COFINDING]), LEAST)
     return Screening(
         suspicion={
             T0: score(seen.disagreement, usual.t0).suspicion,
