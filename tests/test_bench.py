@@ -232,7 +232,9 @@ def test_training_runs() -> None:
 
 
 def test_screening_runs_and_counts_an_image() -> None:
-    size = ScreeningSize(architecture="densenet-small", size=32, images=3, reference=8, repeats=1)
+    size = ScreeningSize(
+        architecture="densenet-small", size=32, images=3, reference=8, repeats=1, folders=(2,)
+    )
     rows = named(bench_screening(1, size=size))
     counted = rows["forward-pass equivalents, a backward counted as two"]
     forwards, backwards = rows["forward passes"].value, rows["backward passes"].value
@@ -242,6 +244,10 @@ def test_screening_runs_and_counts_an_image() -> None:
     assert 1 <= backwards <= 4
     assert counted.value == pytest.approx(forwards + 2 * backwards)
     assert counted.bar == at_most(12.0)
+    memory = rows["lucency screen, 2 films: peak memory"]
+    assert memory.value is not None
+    assert 0.05 < memory.value < 20
+    assert memory.bar == at_most(2.0)
 
 
 def test_reading_runs_and_leaves_nothing_behind(

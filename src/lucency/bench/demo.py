@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from lucency.bench.machine import describe_machine
-from lucency.bench.processes import Peak, watch
+from lucency.bench.processes import Peak, memory_row, run_lucency
 from lucency.bench.record import Bar, Benchmark, Row, at_least, at_most, row
 from lucency.detect.images.screen import COMPOSITE
-from lucency.errors import LucencyError
 from lucency.manifest import read_json, read_manifest
 from lucency.progress import Progress, silent
 from lucency.records import DetectionScore, Estimate, Rate, Record
@@ -23,7 +19,6 @@ PEER = "the bars alone; there is no other tool that does this"
 MAX_SECONDS = 150.0
 MAX_GIB = 3.0
 POINT = "specificity-0.95"
-NO_PROC = "this system has no /proc"
 
 
 class DemoSize(Record):
@@ -88,37 +83,15 @@ def _run(folder: Path, seed: int, size: DemoSize) -> tuple[float, Peak, Path]:
     what = ["demo", "--seed", str(seed)]
     if size.experiment is not None:
         what = ["run", str(size.experiment)]
-    start = "from lucency.cli import main; main()"
-    command = [sys.executable, "-c", start, *what, "--out", str(folder / "runs"), "--json"]
-    answer, complaint = folder / "answer.json", folder / "complaint.txt"
-    with (
-        answer.open("wb") as out,
-        complaint.open("wb") as err,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err) as process,  # noqa: S603 - our own interpreter and command
-    ):
-        try:
-            seconds, peak = watch(process)
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode != 0:
-        last = complaint.read_text(errors="replace").strip().splitlines()[-1:]
-        raise LucencyError(
-            f"The demonstration must finish, but ended with exit code {process.returncode}: "
-            f"{' '.join(last) or 'it said nothing'}"
-        )
-    return seconds, peak, Path(json.loads(answer.read_text(encoding="utf-8"))["folder"])
+    seconds, peak, answer = run_lucency([*what, "--out", str(folder / "runs")], folder)
+    return seconds, peak, Path(answer["folder"])
 
 
 def _memory(peak: Peak) -> list[Row]:
-    def gib(name: str, value: int, bar: Bar | None = None) -> Row:
-        reason = None if value else NO_PROC
-        return row(name, value / 2**30 if value else None, "GiB", bar=bar, reason=reason)
-
     return [
-        gib("peak memory of all processes, resident", peak.rss, at_most(MAX_GIB)),
-        gib("peak memory of all processes, proportional", peak.pss),
-        gib("peak memory of the largest process", peak.largest),
+        memory_row("peak memory of all processes, resident", peak.rss, at_most(MAX_GIB)),
+        memory_row("peak memory of all processes, proportional", peak.pss),
+        memory_row("peak memory of the largest process", peak.largest),
     ]
 
 

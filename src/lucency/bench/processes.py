@@ -1,18 +1,27 @@
-"""Memory of a process and all its descendants, sampled from /proc (Linux)."""
+"""A command of Lucency in a process of its own: seconds, and memory of it and all its descendants,
+sampled from /proc (Linux)."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from lucency.bench.record import Bar, Row, row
+from lucency.errors import LucencyError
 
 INTERVAL_S = 0.1
 # The proportional size takes the kernel milliseconds a process: once a second is enough.
 PSS_EVERY = 10
 
 PROC = Path("/proc")
+NO_PROC = "this system has no /proc"
 
 
 @dataclass
@@ -42,6 +51,37 @@ class Peak:
             shares = [_fields(PROC / str(pid) / "smaps_rollup").get("Pss", 0) for pid in tree]
             self.pss = max(self.pss, sum(shares))
         self.samples += 1
+
+
+def run_lucency(arguments: Sequence[str], folder: Path) -> tuple[float, Peak, Any]:
+    """`lucency ARGUMENTS --json`: wall seconds, peak memory, and what it answered. `folder` takes
+    what it says meanwhile. Raises LucencyError for an exit code other than 0."""
+    start = "from lucency.cli import main; main()"
+    command = [sys.executable, "-c", start, *arguments, "--json"]
+    answer, complaint = folder / "answer.json", folder / "complaint.txt"
+    with (
+        answer.open("wb") as out,
+        complaint.open("wb") as err,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err) as process,  # noqa: S603 - our own interpreter and command
+    ):
+        try:
+            seconds, peak = watch(process)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        last = complaint.read_text(errors="replace").strip().splitlines()[-1:]
+        raise LucencyError(
+            f"lucency {arguments[0]} must finish, but ended with exit code {process.returncode}: "
+            f"{' '.join(last) or 'it said nothing'}"
+        )
+    return seconds, peak, json.loads(answer.read_text(encoding="utf-8"))
+
+
+def memory_row(name: str, value: int, bar: Bar | None = None) -> Row:
+    """Bytes as GiB; without /proc nobody knows."""
+    reason = None if value else NO_PROC
+    return row(name, value / 2**30 if value else None, "GiB", bar=bar, reason=reason)
 
 
 def watch(process: subprocess.Popen[bytes]) -> tuple[float, Peak]:
