@@ -20,12 +20,11 @@ from lucency.detect.images.screen import (
     T1,
     Screener,
     Screening,
-    Unit,
-    _bound,
     fit_screener,
     screen,
 )
 from lucency.detect.images.stages import Usual
+from lucency.detect.images.units import Unit, fit_bound
 from lucency.errors import DataError
 from toy_victims import FINDINGS, SIZE, Curved, Toy, films, patients, stamped, victim
 
@@ -146,8 +145,8 @@ class TestStages:
     def test_the_bound_leaves_the_share_above_it(self, share: float) -> None:
         generator = np.random.default_rng(3)
         fit, strangers = (np.exp(generator.normal(0.3, 0.4, n)) for n in (400, 20000))
-        assert abs((strangers > _bound(fit, share)).mean() - share) < 0.3 * share
-        assert np.isfinite(_bound(np.zeros(8), share))
+        assert abs((strangers > fit_bound(fit, share)).mean() - share) < 0.3 * share
+        assert np.isfinite(fit_bound(np.zeros(8), share))
 
 
 class TestInvariance:

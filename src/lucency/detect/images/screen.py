@@ -15,11 +15,10 @@ hold for it as for any other score.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.stats import norm
 
 from lucency.detect.images import cofinding, counterfactual_patch, feature_distance, frequency
 from lucency.detect.images import median_disagreement as median
@@ -47,6 +46,15 @@ from lucency.detect.images.stages import (
     look,
 )
 from lucency.detect.images.suspicion import Suspicion
+from lucency.detect.images.units import (
+    Unit,
+    apart_distances,
+    apart_spectra,
+    fit_bound,
+    fit_unit,
+    folds_of,
+    tempered,
+)
 from lucency.errors import DataError
 from lucency.progress import Progress, silent
 from lucency.records import BoolArray, Float64Array, IntArray, NetworkInputs
@@ -114,18 +122,6 @@ class Screening:
     repaired: Float64Array
     logits: Float64Array
     features: Float64Array | None
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Turns a suspicion into units: 0 = the clean median, 1 = what one clean film in twenty
-    reaches."""
-
-    zero: float
-    one: float
-
-    def of(self, suspicion: Float64Array) -> Float64Array:
-        return (suspicion - self.zero) / (self.one - self.zero)
 
 
 @dataclass(frozen=True)
@@ -251,13 +247,13 @@ def _fit(
     patches = examine(victim, films, seen, usual, schedule.patch, progress=progress)
     t1 = fit_scale(patches)
     residual, reasons = _apart(seen, schedule.folds)
-    units = {name: _unit(reason, from_zero=True) for name, reason in reasons.items()}
+    units = {name: fit_unit(reason, from_zero=True) for name, reason in reasons.items()}
     units |= {
-        T1: _unit(
+        T1: fit_unit(
             score(patches, t1, relevance=relevance(residual, patches)).suspicion, from_zero=True
         ),
-        FEATURES: _unit(_apart_distances(seen, schedule.folds)),
-        SPECTRUM: _unit(_apart_spectra(victim, films, schedule.folds, seed)),
+        FEATURES: fit_unit(apart_distances(seen, schedule.folds)),
+        SPECTRUM: fit_unit(apart_spectra(victim, films, schedule.folds, seed)),
     }
     return Screener(
         victim,
@@ -266,7 +262,7 @@ def _fit(
         fit_scale(seen.patches),
         t1,
         units,
-        bound=_bound(_oddness(reasons, units), schedule.examined),
+        bound=fit_bound(_oddness(reasons, units), schedule.examined),
         distance=fit_distance(seen.features, seen.logits),
         spectrum=frequency.fit(victim, films, seed),
         calibration={},
@@ -299,26 +295,13 @@ def _apart(seen: Look, folds: int) -> tuple[Float64Array, dict[str, Float64Array
     part in saying what is usual looks less odd than a stranger."""
     residual = np.empty(seen.logits.shape)
     reasons = {name: np.empty(len(seen)) for name in REASONS}
-    for here, there in _folds(len(seen), folds):
-        some, others = _rows(seen, here), _rows(seen, there)
+    for here, there in folds_of(len(seen), folds):
+        some, others = seen.rows(here), seen.rows(there)
         usual, glance = fit_usual(others.disagreement), fit_scale(others.patches)
         residual[here] = usual.residuals(some.logits)
         for name, reason in _reasons(some, residual[here], usual.t0, glance).items():
             reasons[name][here] = reason
     return residual, reasons
-
-
-def _bound(oddness: Float64Array, share: float) -> float:
-    """What `share` of clean films exceeds, if logarithms of oddness are normal: of fifty films, the
-    quantile itself would be that of two or three."""
-    logs = np.log(np.maximum(oddness, 1e-6))
-    return float(np.exp(logs.mean() + norm.isf(share) * logs.std()))
-
-
-def _tempered(units: Float64Array) -> Float64Array:
-    """Beyond one unit, its logarithm: a companion has a long tail on clean films, and must not
-    bury the evidence of an intervention."""
-    return np.where(units > 1, 1 + np.log(np.maximum(units, 1)), units)
 
 
 def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> Screening:
@@ -339,7 +322,7 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
     )
     rows = np.flatnonzero(odd > screener.bound)
     if len(rows):
-        patches = examine(victim, images[rows], _rows(seen, rows), usual, patch, progress=progress)
+        patches = examine(victim, images[rows], seen.rows(rows), usual, patch, progress=progress)
         t1[rows] = score(patches, screener.t1).suspicion
         confirmed = score(patches, screener.t1, material, relevance(residual[rows], patches))
         local[rows] = WEIGHTS[T1] * units[T1].of(confirmed.suspicion)
@@ -348,9 +331,7 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
         FEATURES: distance(screener.distance, seen.features, seen.logits),
         SPECTRUM: screener.spectrum(images),
     }
-    unlike = np.max(
-        [WEIGHTS[n] * _tempered(units[n].of(companions[n])) for n in COMPANIONS], axis=0
-    )
+    unlike = np.max([WEIGHTS[n] * tempered(units[n].of(companions[n])) for n in COMPANIONS], axis=0)
     whole = unlike * np.maximum(units[COFINDING].of(reasons[COFINDING]), LEAST)
     return Screening(
         suspicion={
@@ -402,44 +383,3 @@ class _Regions:
         if patches.boxes is not None:
             self.boxes[rows] = patches.boxes[at]
         self.logit[rows], self.repaired[rows] = patches.logits[at], patches.repaired[at]
-
-
-def _rows(seen: Look, rows: IntArray) -> Look:
-    return Look(
-        seen.logits[rows],
-        None if seen.features is None else seen.features[rows],
-        seen.disagreement.rows(rows),
-        seen.patches.rows(rows),
-    )
-
-
-def _unit(on_clean: Float64Array, *, from_zero: bool = False) -> Unit:
-    """from_zero: the suspicion is a ratio to begin with. One stays above zero, though the films be
-    copies of one."""
-    zero = 0.0 if from_zero else float(np.median(on_clean))
-    return Unit(zero, max(float(np.quantile(on_clean, 0.95)), zero + 1e-6))
-
-
-def _folds(n: int, folds: int) -> Iterator[tuple[IntArray, IntArray]]:
-    """Rows of each fold that has any, and those of the others."""
-    fold = np.arange(n) % folds
-    for held_out in np.unique(fold):
-        yield np.flatnonzero(fold == held_out), np.flatnonzero(fold != held_out)
-
-
-def _apart_distances(seen: Look, folds: int) -> Float64Array:
-    """Each film's feature distance from a fit on the other folds."""
-    apart = np.empty(len(seen))
-    for here, there in _folds(len(seen), folds):
-        some, others = _rows(seen, here), _rows(seen, there)
-        fitted = fit_distance(others.features, others.logits)
-        apart[here] = distance(fitted, some.features, some.logits)
-    return apart
-
-
-def _apart_spectra(victim: Victim, films: NetworkInputs, folds: int, seed: int) -> Float64Array:
-    """Each film's spectrum suspicion from a fit on the other folds."""
-    apart = np.empty(len(films))
-    for here, there in _folds(len(films), folds):
-        apart[here] = frequency.fit(victim, films[there], seed)(films[here])
-    return apart

@@ -69,6 +69,15 @@ class Look:
     def __len__(self) -> int:
         return len(self.logits)
 
+    def rows(self, rows: IntArray) -> Look:
+        """What was seen of these films alone."""
+        return Look(
+            self.logits[rows],
+            None if self.features is None else self.features[rows],
+            self.disagreement.rows(rows),
+            self.patches.rows(rows),
+        )
+
 
 def disagreement_of(
     victim: Victim, images: NetworkInputs, *, progress: Progress = silent
