@@ -35,7 +35,10 @@ def describe_answer(folder: Path) -> str:
     if counts.flagged > SHOWN:
         lines.append(f"… {counts.flagged - SHOWN} more in screen.jsonl")
     if counts.rejected:
-        lines.append(f"{counts.rejected} images could not be used; screen.jsonl says why.")
+        given = counts.screened + counts.rejected
+        lines.append(
+            f"{counts.rejected} of {given} images could not be used; screen.jsonl says why."
+        )
     lines += ["", f"Report: {folder / 'report.html'}"]
     # Names of images and of findings are a stranger's.
     return "\n".join(shown(line, LONGEST) for line in lines)

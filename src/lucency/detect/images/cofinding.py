@@ -42,7 +42,9 @@ def residuals(of: Whitening, logits: FloatArray | Float64Array) -> Float64Array:
     """logits (N, K) -> (N, K): how far each finding is above what the others lead to expect, in
     clean conditional standard deviations."""
     away = of.standardise(np.asarray(logits, np.float64)) - of.mean
-    return np.asarray((away @ of.precision) / np.sqrt(np.diag(of.precision)))
+    # A logit that is no number makes residuals that are none, and its film is rejected later.
+    with np.errstate(invalid="ignore"):
+        return np.asarray((away @ of.precision) / np.sqrt(np.diag(of.precision)))
 
 
 def relevance(residual: Float64Array, evidence: Evidence) -> Float64Array:
