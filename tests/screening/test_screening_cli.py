@@ -307,7 +307,7 @@ class TestWords:
         assert flagged > verdict
         assert "sets Effusion" in lines[flagged]
         assert lines[-1] == f"Report: {out / 'report.html'}"
-        assert any("1 of 3 images could not be used" in line for line in lines)
+        assert any("1 of 5 images could not be used" in line for line in lines)
 
     def test_stages_go_to_standard_error(self, place: Path, tmp_path: Path) -> None:
         answer = _screen(place, tmp_path / "out")
