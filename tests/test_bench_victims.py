@@ -166,7 +166,7 @@ def test_every_detector_is_measured_on_both_models(cohort: Cohort, folder: Path)
     assert all(m.equivalents > 0 for m in measured if m.detector in BASELINES)
     counts = table.group_by("model", "detector", "condition").len()
     assert set(counts.filter(counts["detector"] == "composite")["len"]) == {8}
-    assert len(list(_bars(measured))) == 5
+    assert len(list(_bars(measured))) == 6
     assert len(_grid("backdoored", measured).rows) == len(DETECTORS) + len(BASELINES)
     assert len(_uniform(measured).rows) == len(DETECTORS)
 
