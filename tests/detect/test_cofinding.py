@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lucency.detect.images.cofinding import LEAST, fit_residuals, relevance, residuals
+from lucency.detect.images.cofinding import LEAST, MOST, fit_residuals, relevance, residuals
 from lucency.detect.images.evidence import Evidence
 from lucency.detect.images.whitening import Whitening
 from lucency.errors import DataError
@@ -77,9 +77,9 @@ def test_copies_and_too_few_films() -> None:
 
 def test_an_effect_counts_as_far_as_it_undoes_what_is_not_explained() -> None:
     """Two columns of findings 1 and 0: closer to the expected, and away from it."""
-    residual = np.array([[3.0, -2.0], [0.1, 0.0], [-4.0, 1.0]])
+    residual = np.array([[3.0, -1.2], [0.1, 0.0], [-4.0, 1.0]])
     effects = np.array([[-1.0, -1.0], [5.0, 5.0], [0.2, -0.1]])
     nothing = np.zeros_like(effects)
     evidence = Evidence(effects, np.array([1, 0]), np.zeros(2, np.int64), nothing, nothing)
-    expected = [[2.0, LEAST], [LEAST, LEAST], [1.0, 4.0]]
+    expected = [[1.2, LEAST], [LEAST, LEAST], [1.0, MOST]]
     np.testing.assert_allclose(relevance(residual, evidence), expected)

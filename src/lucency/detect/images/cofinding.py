@@ -16,7 +16,8 @@ shares.
 
 What it is best for is to say which effects of an intervention matter. Undoing a trigger takes away
 what the other findings do not explain; undoing a rib's edge changes whatever it changes. So an
-effect that brings a finding closer to what the others lead to expect counts |r_k|-fold.
+effect that brings a finding closer to what the others lead to expect counts |r_k|-fold, within
+limits: networks differ in how well their findings explain each other.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from lucency.detect.images.whitening import Whitening, fit_whitening
 from lucency.records import Float64Array, FloatArray
 
 NAME = "co-finding residual"
-LEAST = 0.5
-"""What anything else counts for. Not nothing: a trigger that clears a finding leaves an answer that
-explains itself, and is found by what its repair brings to light."""
+LEAST, MOST = 0.5, 1.5
+"""What anything counts for at least and at most. Not nothing: a trigger that clears a finding can
+leave an answer that explains itself, and is found by what its repair brings to light. Not without
+end: where findings explain little, the oddest clean films would set the threshold."""
 
 
 def fit_residuals(logits: FloatArray | Float64Array) -> Whitening:
@@ -48,7 +50,7 @@ def residuals(of: Whitening, logits: FloatArray | Float64Array) -> Float64Array:
 
 
 def relevance(residual: Float64Array, evidence: Evidence) -> Float64Array:
-    """residual (N, K) of the films of `evidence` -> (N, C) ≥ LEAST: what each effect counts for."""
+    """residual (N, K) of the films of `evidence` -> (N, C): what each effect counts for."""
     of_column = residual[:, evidence.findings]
     closer = evidence.effects * of_column > 0
-    return np.where(closer, np.maximum(np.abs(of_column), LEAST), LEAST)
+    return np.where(closer, np.abs(of_column).clip(LEAST, MOST), LEAST)

@@ -23,7 +23,7 @@ import numpy as np
 from lucency.detect.images import cofinding, counterfactual_patch, feature_distance, frequency
 from lucency.detect.images import median_disagreement as median
 from lucency.detect.images.calibrate import Scale, Score, conformal_p, fit_scale, score
-from lucency.detect.images.cofinding import LEAST, relevance
+from lucency.detect.images.cofinding import LEAST, MOST, relevance
 from lucency.detect.images.counterfactual_patch import PatchTest
 from lucency.detect.images.evidence import Evidence
 from lucency.detect.images.feature_distance import Distance, distance, fit_distance
@@ -332,7 +332,7 @@ def _measure(screener: Screener, images: NetworkInputs, progress: Progress) -> S
         SPECTRUM: screener.spectrum(images),
     }
     unlike = np.max([WEIGHTS[n] * tempered(units[n].of(companions[n])) for n in COMPANIONS], axis=0)
-    whole = unlike * np.maximum(units[COFINDING].of(reasons[COFINDING]), LEAST)
+    whole = unlike * units[COFINDING].of(reasons[COFINDING]).clip(LEAST, MOST)
     return Screening(
         suspicion={
             T0: score(seen.disagreement, usual.t0).suspicion,
