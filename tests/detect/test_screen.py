@@ -130,12 +130,12 @@ class TestStages:
     def test_what_the_other_findings_explain_counts_less(
         self, anywhere: Screener, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The same film, effect and place, for residuals without end, and for none at all."""
+        """The same film, effect and place, for residuals without end, and for hardly any."""
         images = stamped(films(8, 0x6E), _places(8))
         everybody = dataclasses.replace(anywhere, bound=-np.inf)
         plain = Usual.residuals
         found = []
-        for factor in (1.0, 1e9, 0.0):
+        for factor in (1.0, 1e9, 1e-9):
             monkeypatch.setattr(Usual, "residuals", lambda u, z, f=factor: f * plain(u, z))
             found.append(screen(everybody, images).suspicion[COMPOSITE])
         usual, most, least = found
