@@ -201,6 +201,9 @@ def screen(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the answer.")],
     alpha: Annotated[float, typer.Option(help="Flag an image if p is at most this.")] = 0.01,
     fdr: Annotated[float, typer.Option(help="False discovery rate over the batch.")] = 0.1,
+    examine: Annotated[
+        str, typer.Option(help='Whole test of "unusual" images, or of "all" at 4 × the passes.')
+    ] = "unusual",
     calibrate: Annotated[
         str, typer.Option(help='"reference", or "suspects": their own clean majority.')
     ] = "reference",
@@ -224,7 +227,13 @@ def screen(
     """Has an image been triggered, and where? Continues where it was killed."""
     from lucency.screening import ScreenSettings, describe_answer, on_ray, screen_images
 
-    options = {"alpha": alpha, "fdr": fdr, "calibrate": calibrate, "covering": covering}
+    options = {
+        "alpha": alpha,
+        "fdr": fdr,
+        "examine": examine,
+        "calibrate": calibrate,
+        "covering": covering,
+    }
     settings = _validate(
         {**options, "engine": engine, "seed": seed, "hide_names": hide_names}, ScreenSettings
     )
@@ -234,7 +243,8 @@ def screen(
         reference,
         out,
         settings,
-        command=f"lucency screen … --alpha {alpha:g} --calibrate {calibrate} --seed {seed}",
+        command=f"lucency screen … --alpha {alpha:g} --examine {examine} --calibrate {calibrate} "
+        f"--seed {seed}",
         run_code=run_code,
         progress=_progress(as_json),
         **({"run": on_ray(ray)} if ray else {}),

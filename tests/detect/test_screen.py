@@ -150,6 +150,7 @@ class TestStages:
         fit, strangers = (np.exp(generator.normal(0.3, 0.4, n)) for n in (400, 20000))
         assert abs((strangers > fit_bound(fit, share)).mean() - share) < 0.3 * share
         assert np.isfinite(fit_bound(np.zeros(8), share))
+        assert fit_bound(np.zeros(8), 1.0) < 0
 
 
 class TestInvariance:

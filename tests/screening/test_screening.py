@@ -287,3 +287,15 @@ def test_only_broken_images_still_give_an_answer(place: Path, tmp_path: Path) ->
     assert report.cost.reason is not None
     assert json.loads((out / "screen.jsonl").read_text())["status"] == "rejected"
     assert verify(out) == []
+
+
+def test_the_whole_test_of_all_images(place: Path, answer: Path, tmp_path: Path) -> None:
+    whole = _screen(place, tmp_path / "o", SETTINGS.model_copy(update={"examine": "all"}))
+    some, every = (read_json(f / "report.json", ScreenReport).cost for f in (answer, whole))
+    assert some.backwards is not None
+    assert some.backwards < 3  # one a look, and three more for the whole test
+    assert every.backwards == 4
+    scores = [line.scores for line in _lines(whole) if line.status == "ok"]
+    assert all(s["T1 counterfactual patch"] >= 0 for s in scores)
+    flagged = [line.image for line in _lines(whole) if line.flagged]
+    assert sum(name.startswith("b-triggered") for name in flagged) == 4

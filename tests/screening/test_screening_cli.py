@@ -107,6 +107,7 @@ class TestRefusals:
             (("--alpha", "nan"), ("alpha", "finite")),
             (("--fdr", 1.5), ("fdr", "got 1.5")),
             (("--calibrate", "mine"), ("calibrate", "'reference', 'suspects'", "'mine'")),
+            (("--examine", "odd"), ("examine", "'unusual', 'all'", "'odd'")),
             (("--covering", "some"), ("covering", "'never', 'flagged', 'all'", "'some'")),
             (("--engine", "tensorrt"), ("engine", "'openvino'", "'tensorrt'")),
             (("--seed", "-1"), ("--seed", "greater than or equal to 0")),

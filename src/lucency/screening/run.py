@@ -15,7 +15,7 @@ import torch
 from lucency.config_faults import shown
 from lucency.data.guard import FileImages
 from lucency.detect.images.reference import one_film_a_patient, thumbnails
-from lucency.detect.images.screen import fit_screener
+from lucency.detect.images.screen import DEFAULT, WHOLE, fit_screener
 from lucency.detect.images.shift import describe, fit_basis
 from lucency.detect.images.transplant import Donors
 from lucency.errors import DataError
@@ -134,6 +134,7 @@ def prepare(
         seed=settings.seed,
         views=known.views(),
         alpha=settings.alpha,
+        schedule=WHOLE if settings.examine == "all" else DEFAULT,
         progress=progress,
     )
     chosen = one_film_a_patient(known.patients(), settings.seed)[screener.n_fit :]

@@ -13,13 +13,16 @@ EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
 
 class ScreenSettings(Record):
     """alpha: an image is flagged if p ≤ alpha. fdr: false discovery rate for the batch as a whole.
-    calibrate: what p-values are read against, the "reference" as it is, or the reference moved and
-    stretched to the "suspects"' own clean majority. covering: which images get the covering scan
-    and its negative statement. engine: what computes forward passes. seed: of every random choice.
+    examine: which images get the whole of T1, those that a look finds "unusual" or "all", which
+    takes four times the passes and finds what a look misses. calibrate: what p-values are read
+    against, the "reference" as it is, or the reference moved and stretched to the "suspects"' own
+    clean majority. covering: which images get the covering scan and its negative statement. engine:
+    what computes forward passes. seed: of every random choice.
     """
 
     alpha: float = Field(default=0.01, gt=0, lt=1)
     fdr: float = Field(default=0.1, gt=0, lt=1)
+    examine: Literal["unusual", "all"] = "unusual"
     calibrate: Literal["reference", "suspects"] = "reference"
     covering: Literal["never", "flagged", "all"] = "never"
     engine: EngineName = "auto"

@@ -98,6 +98,8 @@ class Schedule:
 
 
 DEFAULT = Schedule()
+WHOLE = replace(DEFAULT, examined=1.0)
+"""The whole of T1 on every film, at about fifty passes each."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,9 @@ class Unit:
 
 def fit_bound(oddness: Float64Array, share: float) -> float:
     """What `share` of clean films exceeds, if logarithms of oddness are normal: of fifty films, the
-    quantile itself would be that of two or three."""
+    quantile itself would be that of two or three. A share of 1 is everything."""
+    if share >= 1:
+        return -np.inf
     logs = np.log(np.maximum(oddness, 1e-6))
     return float(np.exp(logs.mean() + norm.isf(share) * logs.std()))
 
