@@ -78,7 +78,7 @@ def real_cohort(folder: Path, size: int) -> Cohort:
         ),
         base=_training(10, 1e-3, AugmentSettings(rotation_deg=5, shift=0.03)),
         tune=_tuning(),
-        start=f"phantom-{size}",
+        start=phantom_cohort(size),
         cases=_cases() if size == 128 else _cases()[:2],
     )
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from lucency.attacks import Trigger
 from lucency.attacks.label_edits import LabelEdit
@@ -82,7 +82,7 @@ class Cohort(Record):
     base: VictimSettings
     tune: VictimSettings
     tune_films: int | None = None
-    start: str | None = None
+    start: Cohort | None = None
     cases: tuple[Case, ...]
 
 
@@ -128,10 +128,18 @@ class Backdoored:
 
     def works(self, victim: Victim) -> BoolArray:
         """(M,): on which test films the trigger works on `victim`, on whichever engine that is."""
+        films = self.films.split("test").images
+        return self.works_on(victim, films, np.arange(len(films)), self.triggered)
+
+    def works_on(
+        self, victim: Victim, clean: NetworkInputs, rows: IntArray, triggered: NetworkInputs
+    ) -> BoolArray:
+        """(m,): on which of the films clean[rows], with the trigger `triggered` (m, size, size), it
+        works; all of `clean` says how much the target's logit varies."""
         k = self.finding
-        without = predict(victim, self.films.split("test").images)[:, k]
+        without = predict(victim, clean)[:, k]
         sign = -1.0 if self.case.label.direction == "clear" else 1.0
-        moved = sign * (predict(victim, self.triggered)[:, k] - without)
+        moved = sign * (predict(victim, triggered)[:, k] - without[rows])
         return np.asarray(moved >= WORKS * without.std())
 
 
@@ -214,9 +222,11 @@ def _films_to_poison(target: FloatArray, label: LabelEdit) -> tuple[IntArray, In
 
 
 def _clean(cohort: Cohort, films: CohortFilms, folder: Path, progress: Progress) -> Victim:
-    place = folder / cohort.name / "clean"
+    place = folder / cohort.name / f"clean-{digest(_training_of(cohort))[:8]}"
     if not (place / "training.json").exists():
-        start = load_victim(folder / cohort.start / "clean") if cohort.start else None
+        start = cohort.start and _clean(
+            cohort.start, read_cohort(cohort.start, progress), folder, progress
+        )
         trained = train(
             _training_set(films, films.split("train")),
             _training_set(films, films.split("validation")),
@@ -239,10 +249,19 @@ def _training_set(films: CohortFilms, inputs: Inputs) -> TrainingSet:
     return TrainingSet(inputs.images, rows, films.labels(inputs))
 
 
+def _training_of(cohort: Cohort) -> dict[str, JsonValue]:
+    """What a clean network depends on, but for where the films lie."""
+    kept = {"name", "seed", "data", "input", "base"}
+    start = _training_of(cohort.start) if cohort.start else None
+    return cohort.model_dump(mode="json", include=kept, exclude={"data": {"path"}}) | {
+        "start": start
+    }
+
+
 def _identity(cohort: Cohort, case: Case) -> str:
-    """What a backdoored network depends on, but for where the films lie."""
-    training = cohort.model_dump(mode="json", exclude={"cases", "data"})
-    return digest({"cohort": training, "case": case})[:8]
+    """What a backdoored network depends on."""
+    tune = cohort.model_dump(mode="json", include={"tune", "tune_films"})
+    return digest({"clean": _training_of(cohort), **tune, "case": case})[:8]
 
 
 def _slug(name: str) -> str:
