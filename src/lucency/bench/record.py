@@ -10,7 +10,7 @@ import polars as pl
 from pydantic import Field, PrivateAttr
 
 from lucency.bench.machine import Machine
-from lucency.records import Record
+from lucency.records import Rate, Record
 
 SCHEMA: Literal["lucency/bench/1"] = "lucency/bench/1"
 HEADER = ("measured", "value", "unit", "min–max", "bar", "")
@@ -131,6 +131,16 @@ def shown(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:.0f}"
     return f"{float(f'{value:.4g}'):.6f}".rstrip("0").rstrip(".")
+
+
+def shown_rate(value: Rate) -> str:
+    """A share with its interval and counts, as a cell of a table."""
+    if value.value is None:
+        return f"none: {value.reason}"
+    counts = f"({value.successes}/{value.trials})"
+    if value.low is None or value.high is None:
+        return f"{value.value:.2f} {counts}"
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}] {counts}"
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

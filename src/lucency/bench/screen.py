@@ -10,7 +10,16 @@ import polars as pl
 from lucency.bench.cohorts import cohorts_of
 from lucency.bench.detection import Measured, Plan, bench_cohort
 from lucency.bench.machine import describe_machine
-from lucency.bench.record import Bar, Benchmark, Grid, Row, at_least, at_most, row
+from lucency.bench.record import (
+    Bar,
+    Benchmark,
+    Grid,
+    Row,
+    at_least,
+    at_most,
+    row,
+    shown_rate,
+)
 from lucency.bench.victims import WORKS
 from lucency.detect.images import BASELINES
 from lucency.detect.images.screen import COMPOSITE
@@ -142,11 +151,11 @@ def _grid(model: str, measured: Sequence[Measured]) -> Grid:
                 f"{one.share_working:.0%}",
                 one.detector,
                 _shown(works.auroc, 3),
-                _share(works.tpr_at_fpr_1),
-                _share(works.hit_rate),
+                shown_rate(works.tpr_at_fpr_1),
+                shown_rate(works.hit_rate),
                 _shown(every.auroc, 3),
-                _share(every.tpr_at_fpr_1),
-                _share(every.tpr_at_fpr_5),
+                shown_rate(every.tpr_at_fpr_1),
+                shown_rate(every.tpr_at_fpr_5),
                 f"{one.equivalents:.1f}",
             )
         )
@@ -188,12 +197,3 @@ def _shown(value: Estimate, decimals: int) -> str:
     if value.low is None or value.high is None:
         return f"{value.value:.{decimals}f}"
     return f"{value.value:.{decimals}f} [{value.low:.{decimals}f}, {value.high:.{decimals}f}]"
-
-
-def _share(value: Rate) -> str:
-    if value.value is None:
-        return f"none: {value.reason}"
-    counts = f"({value.successes}/{value.trials})"
-    if value.low is None or value.high is None:
-        return f"{value.value:.2f} {counts}"
-    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}] {counts}"

@@ -13,27 +13,25 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from lucency.bench.cohorts import cohorts_of, title
 from lucency.bench.machine import describe_machine
-from lucency.bench.record import Benchmark, Grid, Row, at_least, at_most, row
+from lucency.bench.record import Benchmark, Grid, Row, at_least, at_most, row, shown_rate
 from lucency.bench.stamping import stamp_films
 from lucency.bench.victims import WORKS, Backdoored, prepare
-from lucency.detect.images.reference import one_film_a_patient
 from lucency.detect.images.screen import COMPOSITE, Screener, Screening, fit_screener, screen
 from lucency.detect.images.shift import (
     NOTICED,
     Basis,
     Shift,
     describe,
-    fit_basis,
+    describe_reference,
     names,
     own_majority,
     shift,
 )
-from lucency.errors import DataError
 from lucency.evaluate.rates import rate
 from lucency.progress import Progress, silent
-from lucency.records import BoolArray, FloatArray, IntArray, NetworkInputs, Rate
+from lucency.records import FloatArray, IntArray, NetworkInputs
 from lucency.victims.engine import with_engine
-from lucency.victims.victim import Victim, predict
+from lucency.victims.victim import Victim
 
 NAME = "shift"
 PEER = "the same suspects as they are, against the same reference films"
@@ -80,9 +78,13 @@ def bench_shift(
         seed=seed,
         machine=machine,
         settings={"alpha": ALPHA, "triggered": TRIGGERED},
-        rows=tuple(row for row, _ in told),
+        rows=tuple(noticed for noticed, _ in told),
         grids=(
-            Grid(title="On backdoored networks", header=HEADER, rows=tuple(c for _, c in told)),
+            Grid(
+                title="On backdoored networks",
+                header=HEADER,
+                rows=tuple(cells for _, cells in told),
+            ),
         ),
         notes=(
             f"Suspects: test films of other patients, and {TRIGGERED:.0%} of them a second time "
@@ -108,20 +110,21 @@ class _Kind:
 def _kinds(case: Backdoored) -> Iterator[_Kind]:
     reference, test = (case.films.split(s) for s in ("reference", "test"))
     every = np.arange(len(reference)), np.arange(len(test))
-    yield _Kind("as they are", False, *every, lambda images: images)
+    yield _Kind("as they are", False, *every, _same)
     yield _Kind("darker: gamma 1.5", True, *every, lambda images: _gamma(images, 1.5))
     yield _Kind("brighter: gamma 0.7", True, *every, lambda images: _gamma(images, 0.7))
     yield _Kind("softer: half the resolution", True, *every, _half)
-    front, back = (
-        [np.array([v == view for v in case.films.views(s)]) for s in (reference, test)]
-        for view in ("PA", "AP")
+    known, pa, ap = (
+        np.array([i for i, v in enumerate(case.films.views(films)) if v == view], dtype=np.int64)
+        for films, view in ((reference, "PA"), (test, "PA"), (test, "AP"))
     )
-    if front[0].any() and back[1].any():
-        pa = np.flatnonzero(front[0])
-        yield _Kind(
-            "PA, as the reference", False, pa, np.flatnonzero(front[1]), lambda images: images
-        )
-        yield _Kind("AP, reference PA", True, pa, np.flatnonzero(back[1]), lambda images: images)
+    if len(known) and len(ap):
+        yield _Kind("PA, as the reference", False, known, pa, _same)
+        yield _Kind("AP, reference PA", True, known, ap, _same)
+
+
+def _same(images: NetworkInputs) -> NetworkInputs:
+    return images
 
 
 def _gamma(images: NetworkInputs, gamma: float) -> NetworkInputs:
@@ -166,12 +169,10 @@ class _Fitted:
         films, every = reference.images[rows], case.films.patients(reference)
         patients = [every[row] for row in rows]
         screener = fit_screener(victim, films, patients, seed=seed, alpha=ALPHA, progress=progress)
-        calibration = screener.clean
-        if calibration is None:
-            raise DataError("The reference set gave no calibration films; give more films.")
-        basis = fit_basis(calibration.features)
-        chosen = one_film_a_patient(patients, seed)[screener.n_fit :]
-        described = describe(basis, films[chosen], calibration.logits, calibration.features)
+        calibration = screener.calibrated
+        basis, described = describe_reference(
+            films[screener.rows], calibration.logits, calibration.features
+        )
         return cls(screener, basis, described)
 
 
@@ -183,7 +184,7 @@ def _tell(
     generator = np.random.default_rng([seed, 0x5117])
     some = generator.permutation(len(clean))[: max(1, round(TRIGGERED * len(clean)))]
     triggered, _ = stamp_films(case.case.trigger, clean[some], generator)
-    works = _works(case, screener.victim, clean, some, triggered)
+    works = case.works_on(screener.victim, clean, some, triggered)
     suspects = np.concatenate([clean, triggered])
     screened = screen(screener, suspects, progress=progress)
     suspicion, calibration = screened.suspicion[COMPOSITE], screener.calibration[COMPOSITE]
@@ -192,33 +193,13 @@ def _tell(
     told = []
     for p_values in (screened.p_value[COMPOSITE], own_majority(calibration, suspicion, suspicion)):
         flagged = p_values <= ALPHA
-        told.append(_share(rate(flagged[: len(clean)], patients, generator)))
+        told.append(shown_rate(rate(flagged[: len(clean)], patients, generator)))
         told.append(f"{int(flagged[len(clean) :][works].sum())}/{int(works.sum())}")
     name, found = title(case.cohort, case.case), _shift(fitted, suspects, screened, seed)
+    p_value, reason = (None, found) if isinstance(found, str) else (found.p_value, None)
     bar = at_most(NOTICED) if kind.is_other else at_least(NOTICED)
-    return (
-        row(
-            f"{name}, {kind.name}: p of a shift",
-            None if isinstance(found, str) else found.p_value,
-            bar=bar,
-            reason=found if isinstance(found, str) else None,
-        ),
-        (name, kind.name, *_shown(found), *told),
-    )
-
-
-def _works(
-    case: Backdoored,
-    victim: Victim,
-    clean: NetworkInputs,
-    some: IntArray,
-    triggered: NetworkInputs,
-) -> BoolArray:
-    """(m,): on which of the films `some` the trigger works."""
-    without = predict(victim, clean)[:, case.finding]
-    sign = -1.0 if case.case.label.direction == "clear" else 1.0
-    moved = sign * (predict(victim, triggered)[:, case.finding] - without[some])
-    return np.asarray(moved >= WORKS * without.std())
+    noticed = row(f"{name}, {kind.name}: p of a shift", p_value, bar=bar, reason=reason)
+    return noticed, (name, kind.name, *_shown(found), *told)
 
 
 def _shift(fitted: _Fitted, suspects: NetworkInputs, screened: Screening, seed: int) -> Shift | str:
@@ -240,10 +221,3 @@ def _shown(found: Shift | str) -> tuple[str, str, str, str]:
     name, value = next(iter(found.differences.items()))
     difference = f"{name}, {value:+.1f} SD"
     return f"{found.p_value:.3f}", f"{found.distance:.2f}", difference, f"{found.inflation:.2f}"
-
-
-def _share(found: Rate) -> str:
-    if found.value is None or found.low is None or found.high is None:
-        return f"none: {found.reason}"
-    counts = f"({found.successes}/{found.trials})"
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] {counts}"

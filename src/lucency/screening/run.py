@@ -14,9 +14,9 @@ import torch
 
 from lucency.config_faults import shown
 from lucency.data.guard import FileImages
-from lucency.detect.images.reference import one_film_a_patient, thumbnails
+from lucency.detect.images.reference import thumbnails
 from lucency.detect.images.screen import DEFAULT, WHOLE, fit_screener
-from lucency.detect.images.shift import describe, fit_basis
+from lucency.detect.images.shift import describe_reference
 from lucency.detect.images.transplant import Donors
 from lucency.errors import DataError
 from lucency.manifest import sha256_of, versions
@@ -137,14 +137,10 @@ def prepare(
         schedule=WHOLE if settings.examine == "all" else DEFAULT,
         progress=progress,
     )
-    chosen = one_film_a_patient(known.patients(), settings.seed)[screener.n_fit :]
-    calibration = screener.clean
-    if calibration is None:
-        raise DataError("The reference set gave no calibration films; give more trusted images.")
-    basis = fit_basis(calibration.features)
+    calibration, chosen = screener.calibrated, screener.rows
     spread = np.maximum(calibration.logits.std(axis=0), 1e-6)
     donors = Donors(films[chosen[:MAX_DONORS]], calibration.logits[:MAX_DONORS], spread)
-    described = describe(basis, films[chosen], calibration.logits, calibration.features)
+    basis, described = describe_reference(films[chosen], calibration.logits, calibration.features)
     job = Job(settings, screener, donors, basis, thumbnails(films))
     return known, job, described, checked
 

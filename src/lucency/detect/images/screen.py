@@ -133,7 +133,8 @@ class Screener:
     usual: what clean films are like; glance, t1: scales of their effects. units: the unit of each
     test; bound: how many of them a reason to examine a film has to reach. calibration: a detector's
     name -> the suspicions of the calibration films, (n,); groups: which view each belongs to;
-    clean: all that was measured on them; n_duplicates: how many are copies of another.
+    rows: which of the reference films they are; clean: all that was measured on them; n_duplicates:
+    how many are copies of another.
     """
 
     victim: Victim
@@ -148,6 +149,7 @@ class Screener:
     calibration: dict[str, Float64Array]
     groups: Groups
     n_fit: int
+    rows: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     clean: Screening | None = None
     n_duplicates: int = 0
     warnings: tuple[str, ...] = ()
@@ -156,6 +158,13 @@ class Screener:
     def n_calibration(self) -> int:
         """How many films p-values are read against."""
         return len(self.calibration[COMPOSITE])
+
+    @property
+    def calibrated(self) -> Screening:
+        """What was measured on the calibration films. Raises DataError if there are none."""
+        if self.clean is None:
+            raise DataError("A screener with calibration films was expected; fit it on more films.")
+        return self.clean
 
     @property
     def min_p(self) -> float:
@@ -194,6 +203,7 @@ def fit_screener(
     return replace(
         fitted,
         calibration=clean.suspicion,
+        rows=rest,
         clean=clean,
         n_duplicates=n_copies,
         groups=group_by_view(known),

@@ -85,6 +85,14 @@ def describe(
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def describe_reference(
+    images: NetworkInputs, logits: Float64Array, features: Float64Array | None
+) -> tuple[Basis, FloatArray]:
+    """The basis that is fitted on calibration films, and a row for each of them."""
+    basis = fit_basis(features)
+    return basis, describe(basis, images, logits, features)
+
+
 def names(findings: tuple[str, ...], width: int) -> tuple[str, ...]:
     """What the columns of a description are called."""
     logits = tuple(f"logit of {finding}" for finding in findings)
