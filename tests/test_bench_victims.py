@@ -16,7 +16,7 @@ from lucency.bench.cohorts import cohorts_of, phantom_cohort, real_cohort
 from lucency.bench.detection import Plan, bench_cohort
 from lucency.bench.disguise import Disguise, disguise, share_on
 from lucency.bench.explaining import triggered_films
-from lucency.bench.screen import _bars, _grid, _uniform
+from lucency.bench.screen import _bars, _flagged, _grid, _uniform
 from lucency.bench.shifting import bench_shift
 from lucency.bench.stamping import stamp_films
 from lucency.bench.victims import (
@@ -31,7 +31,10 @@ from lucency.data.preprocess import InputContract
 from lucency.detect.images import BASELINES
 from lucency.detect.images.screen import DETECTORS
 from lucency.errors import ConfigError
+from lucency.records import Examine
 from lucency.victims.train import VictimSettings
+
+EXAMINES: tuple[Examine, ...] = ("unusual", "all")
 
 
 def _square(side: int) -> Trigger:
@@ -153,6 +156,8 @@ def test_cases_are_chosen_by_a_part_of_their_name() -> None:
         match=r"names: phantom-64, 4 px.*; phantom-128, 3 px.*'9 px'",
     ):
         cohorts_of(None, (128,), ["9 px"])
+    with pytest.raises(ConfigError, match="--size must be one of 128 and 224, got 96"):
+        cohorts_of(None, (128, 96))
 
 
 def test_every_detector_is_measured_on_both_models(cohort: Cohort, folder: Path) -> None:
@@ -169,6 +174,24 @@ def test_every_detector_is_measured_on_both_models(cohort: Cohort, folder: Path)
     assert len(list(_bars(measured))) == 6
     assert len(_grid("backdoored", measured).rows) == len(DETECTORS) + len(BASELINES)
     assert len(_uniform(measured).rows) == len(DETECTORS)
+    films = [line[1] for line in _flagged(table).rows]
+    assert films == [
+        "clean films, backdoored network",
+        "the same",
+        "clean films, clean network",
+        "triggered films, clean network",
+    ]
+
+
+def test_the_whole_of_t1_on_every_film_takes_more_passes(cohort: Cohort, folder: Path) -> None:
+    look, whole = (
+        {(m.model, m.detector): m.equivalents for m in next(bench_cohort(cohort, folder, plan))[0]}
+        for plan in (
+            Plan(films=6, baselines=("none",), engine="torch", examine=examine)
+            for examine in EXAMINES
+        )
+    )
+    assert all(whole[one] > 2 * passes for one, passes in look.items())
 
 
 def test_what_was_measured_is_not_measured_again(

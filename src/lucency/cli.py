@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -322,6 +322,17 @@ def bench(
             "all if none is named."
         ),
     ] = None,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="screen, shift, explain: network input in pixels, 128 or 224, again for both; "
+            "128 if none is named."
+        ),
+    ] = None,
+    examine: Annotated[
+        Literal["unusual", "all"],
+        typer.Option(help="screen: which films get the whole test, as for `lucency screen`."),
+    ] = "unusual",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 7,
     as_json: Json = False,
 ) -> None:
@@ -336,6 +347,8 @@ def bench(
         data=data,
         only=only or (),
         compare=compare or (),
+        sizes=size or (128,),
+        examine=examine,
         progress=_progress(as_json),
     ):
         if out is not None:

@@ -31,6 +31,10 @@ Model = Literal["backdoored", "clean"]
 MODELS: tuple[Model, ...] = ("backdoored", "clean")
 Condition = Literal["clean", "triggered"]
 CONDITIONS: tuple[Condition, ...] = ("clean", "triggered")
+EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
+"""What computes forward passes."""
+Examine = Literal["unusual", "all"]
+"""Which films get the whole of T1."""
 
 
 class Record(BaseModel):

@@ -19,6 +19,7 @@ from lucency.bench.shifting import bench_shift
 from lucency.bench.training import bench_training
 from lucency.errors import ConfigError
 from lucency.progress import Progress, silent
+from lucency.records import Examine
 from lucency.writing import write_json, write_text, write_via
 
 __all__ = ["BENCHMARKS", "Bar", "Benchmark", "Row", "run_benchmarks", "write_benchmark"]
@@ -51,6 +52,8 @@ def run_benchmarks(
     data: Path | None = None,
     only: Sequence[str] = (),
     compare: Sequence[str] = (),
+    sizes: Sequence[int] = (128,),
+    examine: Examine = "unusual",
     progress: Progress = silent,
 ) -> Iterator[Benchmark]:
     """Yield each named benchmark when it is measured; all of `BENCHMARKS` if none is named.
@@ -58,7 +61,8 @@ def run_benchmarks(
     victims: the folder that keeps the backdoored networks, None = `VICTIMS` for a benchmark that
     cannot do without, and none for the others; data: ChestX-ray14 at 256 px, None = the
     phantom alone; only: parts of the names of the cases to measure, none given = all;
-    compare: of those on which `screen` tries published detectors too. Raises ConfigError, before
+    compare: of those on which `screen` tries published detectors too; sizes: of the networks'
+    inputs, pixels; examine: which films `screen` gives the whole of T1. Raises ConfigError, before
     anything is measured, for a name that is none.
     """
     for name in names:
@@ -68,8 +72,9 @@ def run_benchmarks(
     for name in names or BENCHMARKS:
         if name in ON_VICTIMS and (victims is not None or name not in BENCHMARKS):
             folder = victims or VICTIMS
-            more = {"compare": compare} if name == "screen" else {}
-            yield ON_VICTIMS[name](seed, progress, victims=folder, data=data, only=only, **more)
+            chosen = {"victims": folder, "data": data, "sizes": sizes, "only": only}
+            more = {"compare": compare, "examine": examine} if name == "screen" else {}
+            yield ON_VICTIMS[name](seed, progress, **chosen, **more)
         else:
             yield BENCHMARKS[name](seed, progress)
 

@@ -18,6 +18,8 @@ from lucency.victims.augment import AugmentSettings
 from lucency.victims.train import VictimSettings
 
 SEED = 11
+SIZES = (128, 224)
+"""Network inputs, pixels, that there are films for."""
 EPOCHS = 10
 # Sides that a patch shrinks through before its own, and for how many of ten epochs.
 LARGER = ((8, 3), (5, 2), (3, 1))
@@ -25,7 +27,11 @@ LARGER = ((8, 3), (5, 2), (3, 1))
 
 def cohorts_of(data: Path | None, sizes: Sequence[int], only: Sequence[str] = ()) -> list[Cohort]:
     """Every cohort, ChestX-ray14 where `data` is its folder; of the cases, those with one of `only`
-    in their title (none given = all). Raises ConfigError if there are no cases."""
+    in their title (none given = all). Raises ConfigError if there are no cases, or no films of a
+    size."""
+    for size in sizes:
+        if size not in SIZES:
+            raise ConfigError(f"--size must be one of {SIZES[0]} and {SIZES[1]}, got {size}.")
     every = [disguised_cohort(), *(phantom_cohort(size) for size in sizes)]
     if data is not None:
         every += [real_cohort(data, size) for size in sizes]

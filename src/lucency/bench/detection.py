@@ -25,6 +25,7 @@ from lucency.detect.images.screen import (
     COMPOSITE,
     DETECTORS,
     POINTING,
+    SCHEDULES,
     Screener,
     Screening,
     fit_screener,
@@ -38,12 +39,14 @@ from lucency.records import (
     BoolArray,
     Box,
     DetectionScore,
+    EngineName,
+    Examine,
     Float64Array,
     Model,
     NetworkInputs,
     Record,
 )
-from lucency.victims.engine import EngineName, with_engine
+from lucency.victims.engine import with_engine
 from lucency.victims.victim import Passes, Victim
 from lucency.writing import digest, write_json, write_via
 
@@ -87,12 +90,14 @@ class Measured(Record):
 class Plan(Record):
     """How much is measured. films: test films a condition; baseline_films: of those, for the
     published detectors, which cost up to two hundred passes a film; baselines: parts of the titles
-    of the cases that they are tried on (none given = all)."""
+    of the cases that they are tried on (none given = all); examine: which films the whole of T1 is
+    made on."""
 
     films: int = 250
     baseline_films: int = 100
     baselines: tuple[str, ...] = ()
     engine: EngineName = "auto"
+    examine: Examine = "unusual"
     seed: int = 7
 
 
@@ -145,7 +150,7 @@ class _Control:
 
     @classmethod
     def of(cls, case: Backdoored, films: _Films, plan: Plan, progress: Progress) -> _Control:
-        screener = films.fit(with_engine(case.clean, plan.engine), plan.seed, progress)
+        screener = films.fit(with_engine(case.clean, plan.engine), plan, progress)
         clean, equivalents, _ = films.screen(screener, films.clean, progress)
         return cls(screener, clean, equivalents)
 
@@ -159,7 +164,7 @@ def _bench_case(
     progress: Progress,
 ) -> tuple[list[Measured], pl.DataFrame]:
     victim = with_engine(case.victim, plan.engine)
-    screener = films.fit(victim, plan.seed, progress)
+    screener = films.fit(victim, plan, progress)
     clean, equivalents, seconds = films.screen(screener, films.clean, progress)
     triggered, _, _ = films.screen(screener, films.triggered, progress)
     works = case.works(victim)[: len(films.clean)]
@@ -231,12 +236,13 @@ class _Films:
             patients=self.patients[:n],
         )
 
-    def fit(self, victim: Victim, seed: int, progress: Progress) -> Screener:
+    def fit(self, victim: Victim, plan: Plan, progress: Progress) -> Screener:
         return fit_screener(
             victim,
             self.reference,
             self.reference_patients,
-            seed=seed,
+            seed=plan.seed,
+            schedule=SCHEDULES[plan.examine],
             progress=progress,
         )
 

@@ -18,9 +18,9 @@ from lucency.data.phantom import PREVALENCE
 from lucency.data.preprocess import InputContract
 from lucency.errors import LucencyError
 from lucency.progress import Advance, Progress, silent
-from lucency.records import Record
+from lucency.records import EngineName, Record
 from lucency.victims.architectures import build, channels_last
-from lucency.victims.engine import EngineName, engine_name, with_engine
+from lucency.victims.engine import engine_name, with_engine
 from lucency.victims.victim import Victim, default_device, has_fast_bf16, to_grey
 
 NAME = "forwards"

@@ -24,12 +24,13 @@ from lucency.bench.victims import WORKS
 from lucency.detect.images import BASELINES
 from lucency.detect.images.screen import COMPOSITE
 from lucency.progress import Progress, silent
-from lucency.records import Estimate, Rate
+from lucency.records import Estimate, Examine, Rate
 
 NAME = "screen"
 PEER = f"{', '.join(BASELINES)}: written from their papers, on the same victims and films"
 SMALL = 5
 """Largest patch, network pixels, that the tests are held to."""
+LEVELS = (0.01, 0.05, 0.1, 0.5)
 
 HEADER = (
     "films and trigger",
@@ -54,6 +55,7 @@ def bench_screen(
     sizes: Sequence[int] = (128,),
     only: Sequence[str] = (),
     compare: Sequence[str] = (),
+    examine: Examine = "unusual",
     plan: Plan | None = None,
 ) -> Benchmark:
     """Measure every cohort, and return the table, with the raw scores.
@@ -61,11 +63,11 @@ def bench_screen(
     victims: the folder that keeps the networks; those it lacks are trained, minutes each on two
     processors. data: ChestX-ray14 at 256 px (a folder with labels.csv); None = the phantom alone.
     only: parts of the names of films and trigger, such as "nih-128, 3 px"; none given = all.
-    compare: the same, for the cases that published detectors are tried on as well. Raises
-    ConfigError if no name has it.
+    compare: the same, for the cases that published detectors are tried on as well. examine: "all"
+    makes the whole of T1 on every film. Raises ConfigError if no name has it.
     """
     machine = describe_machine()
-    plan = plan or Plan(seed=seed, baselines=tuple(compare))
+    plan = plan or Plan(seed=seed, baselines=tuple(compare), examine=examine)
     cohorts = cohorts_of(data, sizes, only)
     measured: list[Measured] = []
     tables: list[pl.DataFrame] = []
@@ -73,6 +75,7 @@ def bench_screen(
         for some, table in bench_cohort(cohort, victims, plan, progress):
             measured += some
             tables.append(table)
+    scores = pl.concat(tables, how="diagonal_relaxed")
     benchmark = Benchmark(
         name=NAME,
         title="which triggered films are found, where, and at what cost",
@@ -84,9 +87,15 @@ def bench_screen(
             "films": plan.films,
             "baseline_films": plan.baseline_films,
             "engine": plan.engine,
+            "examine": plan.examine,
         },
         rows=tuple(_bars(measured)),
-        grids=(_grid("backdoored", measured), _grid("clean", measured), _uniform(measured)),
+        grids=(
+            _grid("backdoored", measured),
+            _grid("clean", measured),
+            _flagged(scores),
+            _uniform(measured),
+        ),
         notes=(
             f"A trigger works on a film on which it moves the target's logit by at least {WORKS:g} "
             "standard deviations of the target's clean logits. Calibration, scales and test are "
@@ -95,7 +104,7 @@ def bench_screen(
             f"{plan.films}.",
         ),
     )
-    return benchmark.with_scores(pl.concat(tables, how="diagonal_relaxed"))
+    return benchmark.with_scores(scores)
 
 
 def _bars(measured: Sequence[Measured]) -> Iterable[Row]:
@@ -160,6 +169,48 @@ def _grid(model: str, measured: Sequence[Measured]) -> Grid:
             )
         )
     return Grid(title=f"On the {model} model", header=HEADER, rows=tuple(lines))
+
+
+def _flagged(scores: pl.DataFrame) -> Grid:
+    """How often the composite's p-value is small where there is nothing to find: on clean films,
+    and on the clean network; with the mean and the range over a cohort's backdoored networks."""
+    composite = scores.filter(pl.col("detector") == COMPOSITE)
+    on_clean = (pl.col("condition") == "clean") & (pl.col("model") == "clean")
+    lines: list[tuple[str, ...]] = []
+    for name in composite["cohort"].unique(maintain_order=True):
+        of_cohort = composite.filter(pl.col("cohort") == name)
+        clean = of_cohort.filter(pl.col("condition") == "clean", pl.col("model") == "backdoored")
+        shares = _shares(clean)
+        lines += _lines(name, shares, "clean films, backdoored network")
+        columns = [share.to_numpy() for share in shares.get_columns()[1:]]
+        spans = (f"{c.mean():.3f} ({c.min():.3f}–{c.max():.3f})" for c in columns)
+        lines.append((f"{name}, mean of {len(shares)} (range)", "the same", *spans))
+        # The same for every case.
+        control = _shares(of_cohort.filter(on_clean)).head(1)
+        lines += _lines(
+            name, control.with_columns(case=pl.lit("all")), "clean films, clean network"
+        )
+        stamped = of_cohort.filter(pl.col("condition") == "triggered", pl.col("model") == "clean")
+        lines += _lines(name, _shares(stamped), "triggered films, clean network")
+    return Grid(
+        title="Share of films with a small p-value of the composite where there is nothing to find",
+        header=("films and trigger", "of", *(f"p ≤ {level:g}" for level in LEVELS)),
+        rows=tuple(lines),
+    )
+
+
+def _shares(scores: pl.DataFrame) -> pl.DataFrame:
+    """case, and for each of `LEVELS` the share of its p-values up to there."""
+    return scores.group_by("case", maintain_order=True).agg(
+        *((pl.col("p_value") <= level).mean().alias(f"{level:g}") for level in LEVELS)
+    )
+
+
+def _lines(cohort: str, shares: pl.DataFrame, films: str) -> list[tuple[str, ...]]:
+    return [
+        (f"{cohort}, {case}", films, *(f"{value:.3f}" for value in values))
+        for case, *values in shares.iter_rows()
+    ]
 
 
 def _uniform(measured: Sequence[Measured]) -> Grid:

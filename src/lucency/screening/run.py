@@ -15,7 +15,7 @@ import torch
 from lucency.config_faults import shown
 from lucency.data.guard import FileImages
 from lucency.detect.images.reference import thumbnails
-from lucency.detect.images.screen import DEFAULT, WHOLE, fit_screener
+from lucency.detect.images.screen import SCHEDULES, fit_screener
 from lucency.detect.images.shift import describe_reference
 from lucency.detect.images.transplant import Donors
 from lucency.errors import DataError
@@ -134,7 +134,7 @@ def prepare(
         seed=settings.seed,
         views=known.views(),
         alpha=settings.alpha,
-        schedule=WHOLE if settings.examine == "all" else DEFAULT,
+        schedule=SCHEDULES[settings.examine],
         progress=progress,
     )
     calibration, chosen = screener.calibrated, screener.rows

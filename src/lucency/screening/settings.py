@@ -6,9 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lucency.records import Record
-
-EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
+from lucency.records import EngineName, Examine, Record
 
 
 class ScreenSettings(Record):
@@ -22,7 +20,7 @@ class ScreenSettings(Record):
 
     alpha: float = Field(default=0.01, gt=0, lt=1)
     fdr: float = Field(default=0.1, gt=0, lt=1)
-    examine: Literal["unusual", "all"] = "unusual"
+    examine: Examine = "unusual"
     calibrate: Literal["reference", "suspects"] = "reference"
     covering: Literal["never", "flagged", "all"] = "never"
     engine: EngineName = "auto"

@@ -7,7 +7,6 @@ with each other, calibration films and suspects above all, has to come from the 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from lucency.config_faults import shown
 from lucency.errors import ConfigError, LucencyError, ModelError
+from lucency.records import EngineName
 from lucency.victims import engine_onnxruntime, engine_openvino
 from lucency.victims.engine_graph import (
     BATCH,
@@ -28,8 +28,6 @@ from lucency.victims.engine_graph import (
 from lucency.victims.head import find_head, keep_features
 from lucency.victims.onnx_model import OnnxNetwork
 from lucency.victims.victim import Engine, Victim, frozen, has_fast_bf16, normalise
-
-EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
 
 LIBRARIES: dict[str, Library] = {
     library.name: library for library in (engine_openvino.LIBRARY, engine_onnxruntime.LIBRARY)

@@ -57,7 +57,7 @@ from lucency.detect.images.units import (
 )
 from lucency.errors import DataError
 from lucency.progress import Progress, silent
-from lucency.records import BoolArray, Float64Array, IntArray, NetworkInputs
+from lucency.records import BoolArray, Examine, Float64Array, IntArray, NetworkInputs
 from lucency.victims.victim import Victim
 
 T0 = median.NAME
@@ -100,6 +100,7 @@ class Schedule:
 DEFAULT = Schedule()
 WHOLE = replace(DEFAULT, examined=1.0)
 """The whole of T1 on every film, at about fifty passes each."""
+SCHEDULES: dict[Examine, Schedule] = {"unusual": DEFAULT, "all": WHOLE}
 
 
 @dataclass(frozen=True)
