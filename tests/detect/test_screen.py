@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 import lucency.detect
+from lucency.detect.images import stages
 from lucency.detect.images.cofinding import LEAST, MOST
 from lucency.detect.images.reference import SMALLEST, one_film_a_patient
 from lucency.detect.images.screen import (
@@ -181,6 +182,14 @@ class TestInvariance:
         for i in range(0, len(images), 5):
             alone = screen(anywhere, images[i : i + 1])
             self._assert_same(together, alone, slice(i, i + 1))
+
+    def test_however_few_fit_into_memory(
+        self, anywhere: Screener, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images = self._suspects()
+        together = screen(anywhere, images)
+        monkeypatch.setattr(stages, "GRADIENTS_MB", 1e-6)
+        self._assert_same(together, screen(anywhere, images), slice(None))
 
     def test_twice_gives_the_same_bytes(self, anywhere: Screener) -> None:
         first, second = (screen(anywhere, self._suspects()) for _ in range(2))

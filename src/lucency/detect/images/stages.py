@@ -7,6 +7,7 @@ the others explain least, and one repaired region a scale: 1 + 2 forwards, 1 for
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +23,13 @@ from lucency.detect.images.evidence import Evidence, concatenate
 from lucency.detect.images.median_disagreement import WIDTHS, disagree
 from lucency.detect.images.regions import smooth
 from lucency.detect.images.whitening import Whitening
+from lucency.explain.batching import batches
 from lucency.progress import Progress, silent
 from lucency.records import Float64Array, FloatArray, IntArray, NetworkInputs
 from lucency.victims.victim import Victim, frozen, to_grey
 
 BATCH = 32
+GRADIENTS_MB = 256.0
 # Gradients are taken at this share of the film, the rest being the film without structures of
 # SMOOTHED pixels. There a small trigger still acts, at .7 of its contrast, and a network that was
 # taught to hide it in its gradients was not taught to hide that one.
@@ -123,7 +126,10 @@ def _look(victim: Victim, grey: Tensor, usual: Usual, settings: PatchTest) -> Lo
     gradient = None
     if victim.differentiable:
         order = leading(disagreement, logits.cpu().numpy(), usual)
-        gradient = _on_the_way(victim, grey, torch.from_numpy(order[:, :1]).to(grey.device))
+        finding = torch.from_numpy(order[:, :1]).to(grey.device)
+        gradient = torch.cat(
+            [_on_the_way(victim, grey[part], finding[part]) for part in _parts(victim, grey)]
+        )
     with torch.inference_mode():
         patches = counterfactual_patch.glance(victim, grey, logits, gradient, settings)
     return Look(
@@ -188,11 +194,21 @@ def _gradients(victim: Victim, grey: Tensor, order: Tensor) -> list[Tensor | Non
     contrast alone, which no network can lie about. Empty without gradients."""
     if not victim.differentiable:
         return []
+    parts = [_gradients_of(victim, grey[part], order[part]) for part in _parts(victim, grey)]
+    return [*(torch.cat(of_each) for of_each in zip(*parts, strict=True)), None]
+
+
+def _gradients_of(victim: Victim, grey: Tensor, order: Tensor) -> list[Tensor]:
     watched = grey.clone().requires_grad_(True)
     logits = victim.logits(watched)
     chosen = (logits.gather(1, order[:, i : i + 1]).sum() for i in range(order.shape[1]))
     here = [victim.gradient(scalar, watched) for scalar in chosen]
-    return [*here, _on_the_way(victim, grey, order[:, :1]), None]
+    return [*here, _on_the_way(victim, grey, order[:, :1])]
+
+
+def _parts(victim: Victim, grey: Tensor) -> Iterator[slice]:
+    """As many films at once as a pass with gradients has memory for."""
+    return batches(victim, len(grey), budget_mb=GRADIENTS_MB)
 
 
 def _on_the_way(victim: Victim, grey: Tensor, finding: Tensor) -> Tensor:
