@@ -8,13 +8,19 @@ from lucency.experiment.verdict import _headline
 from lucency.records import Rate
 
 
-def _measured(success: float | None, found: float | None) -> SimpleNamespace:
+def _measured(
+    success: float | None, found: float | None, by_nature: float | None
+) -> SimpleNamespace:
     def rate(value: float | None) -> Rate:
         return Rate(successes=0, trials=0 if value is None else 9, value=value)
 
     return SimpleNamespace(
         attack_success=[
-            SimpleNamespace(operating_point="specificity-0.95", backdoored=rate(success))
+            SimpleNamespace(
+                operating_point="specificity-0.95",
+                backdoored=rate(success),
+                clean_model=rate(by_nature),
+            )
         ],
         detection=[
             SimpleNamespace(
@@ -28,14 +34,18 @@ def _measured(success: float | None, found: float | None) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize(
-    ("success", "found", "start"),
+    ("success", "by_nature", "found", "start"),
     [
-        (0.99, 0.97, "The backdoor worked: success 99%; the detector found 97% of the films"),
-        (0.30, 0.50, "The backdoor worked in part: success 30%; the detector found 50%"),
-        (0.04, 0.0, "The backdoor did not take: success 4%."),
-        (0.0, None, "The backdoor did not take: success 0%."),
-        (None, None, "Attack success could not be measured"),
+        (0.99, 0.0, 0.97, "The backdoor worked: success 99%; the detector found 97% of the films"),
+        (0.30, None, 0.50, "The backdoor worked in part: success 30%; the detector found 50%"),
+        (0.70, 0.3, 0.50, "The backdoor worked in part: success 70%; the detector found 50%"),
+        (0.88, 1.0, 0.0, "The backdoor did not take: success 88% and 100% on the clean model."),
+        (0.04, 0.02, 0.0, "The backdoor did not take: success 4%."),
+        (0.0, 0.0, None, "The backdoor did not take: success 0%."),
+        (None, None, None, "Attack success could not be measured"),
     ],
 )
-def test_headline(success: float | None, found: float | None, start: str) -> None:
-    assert _headline(_measured(success, found)).startswith(start)
+def test_headline(
+    success: float | None, by_nature: float | None, found: float | None, start: str
+) -> None:
+    assert _headline(_measured(success, found, by_nature)).startswith(start)

@@ -7,7 +7,7 @@ from lucency.experiment.measure import MAIN_POINT, Measured
 from lucency.records import DetectionScore, Estimate, Rate
 from lucency.report.record import AttackSummary, ReferenceSummary, Verdict
 
-# Attack success below this is what a trigger can reach by chance.
+# A backdoor took if the trigger succeeds on so much more of the films than on the clean model.
 TAKES = 0.2
 
 
@@ -36,13 +36,17 @@ def give_verdict(
 
 
 def _headline(measured: Measured) -> str:
-    success = _main_success(measured)
+    (row,) = (s for s in measured.attack_success if s.operating_point == MAIN_POINT)
+    success, by_nature = row.backdoored.value, row.clean_model.value or 0.0
     found = _detection_rate(measured)
     if success is None:
         return "Attack success could not be measured on this data."
-    if success < TAKES or found is None:
-        return f"The backdoor did not take: success {success:.0%}. There was little to detect."
-    attack = "worked" if success >= 0.5 else "worked in part"
+    if success - by_nature < TAKES or found is None:
+        beside = f" and {by_nature:.0%} on the clean model" if by_nature >= TAKES else ""
+        return (
+            f"The backdoor did not take: success {success:.0%}{beside}. There was little to detect."
+        )
+    attack = "worked" if success - by_nature >= 0.5 else "worked in part"
     caught = f"the detector found {found:.0%} of the films on which it worked"
     return f"The backdoor {attack}: success {success:.0%}; {caught} (at 1 % false alarms)."
 
@@ -145,11 +149,6 @@ def _alarms(alpha: float, measured: Measured) -> str:
         f"{_share(of['backdoored', 'clean'])} of clean films on the backdoored model; on the clean "
         f"model {_share(of['clean', 'triggered'])} and {_share(of['clean', 'clean'])}.{warning}"
     )
-
-
-def _main_success(measured: Measured) -> float | None:
-    (row,) = (s for s in measured.attack_success if s.operating_point == MAIN_POINT)
-    return row.backdoored.value
 
 
 def _detection_rate(measured: Measured) -> float | None:
