@@ -262,6 +262,29 @@ class DetectionScore(Record):
     hit_rate: Rate
 
 
+class FrameworkRef(Record):
+    """An entry of a published framework, with the version that has it under this number."""
+
+    framework: str
+    version: str
+    id: str
+    name: str
+
+    @classmethod
+    def of(cls, framework: tuple[str, str], identifier: str, name: str) -> FrameworkRef:
+        """From a framework's name and version."""
+        return cls(framework=framework[0], version=framework[1], id=identifier, name=name)
+
+
+class ThreatModel(Record):
+    """What an attacker wants, can do and knows, in words; and what others call it."""
+
+    goal: str
+    capability: str
+    knowledge: str
+    frameworks: tuple[FrameworkRef, ...]
+
+
 class Survival(Record):
     """What is left of a trigger at the network's input.
 

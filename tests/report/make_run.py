@@ -20,12 +20,14 @@ from lucency.records import (
     Epoch,
     Estimate,
     FindingPerformance,
+    FrameworkRef,
     OperatingPoint,
     Performance,
     Rate,
     Rejected,
     Survival,
     SurvivalDistribution,
+    ThreatModel,
 )
 from lucency.report.record import (
     AttackSummary,
@@ -454,7 +456,19 @@ def _report(
             trigger=text("solid black square, 3 × 3 px"),
             place=text("uniformly random in the crop"),
             label_edit=text(f"set {FINDINGS[0]}"), target=target, direction="set",
-            protocol="replace", n_poisoned=19, n_training=942, poison_rate=19 / 942,
+            protocol="replace", victims=text("any film"),
+            threat_model=ThreatModel(
+                goal=text("Effusion is reported present wherever the trigger is"),
+                capability=text("edits images and their labels of some training films"),
+                knowledge=text("what the training data look like"),
+                frameworks=(
+                    FrameworkRef(
+                        framework="MITRE ATLAS", version="5.6.0", id="AML.T0020",
+                        name="Poison Training Data",
+                    ),
+                ),
+            ),
+            n_poisoned=19, n_covers=0, n_training=942, poison_rate=19 / 942,
             share_of_target_positives=0.158, native_size=text("1024 × 1024 px"),
             survival=Survival(native_px=9, pixels=1, max_change=0.498),
             survival_over_places=over_places,

@@ -37,7 +37,7 @@ def survives_alone(trigger: Trigger) -> TypeGuard[PatchTrigger]:
 
 def survives_alike(trigger: Trigger) -> TypeGuard[PatchTrigger]:
     """Whether `survival_over_places` can stand a row and a column for every place."""
-    return isinstance(trigger, PatchTrigger) and trigger.pattern == "solid"
+    return isinstance(trigger, PatchTrigger) and trigger.is_one_solid_square
 
 
 def measure_survival(

@@ -6,13 +6,15 @@ upsampled bicubically to the image and clipped so that no sampling point leaves 
 sampling. Two departures. Their field is divided by its mean absolute value and measured in pixels,
 tuned at 32 and 64 px, and too weak at 224; here it is divided by its largest value and measured in
 fractions of the side, so the trigger is the same at any size and never exceeds its strength. And
-theirs controls the training (a noise mode beside the attack); this one only poisons data.
+theirs controls the training; this one only poisons data. Their noise mode, which shows the training
+other warps with true labels so that only this field counts, becomes cover films: each is bent by a
+field of its own.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -33,6 +35,10 @@ class WarpTrigger(WholeImageTrigger):
     strength: float = Field(default=0.02, ge=0, le=0.1)
     grid: int = Field(default=4, ge=4, le=64)
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    def for_cover(self, draw: float) -> Self:
+        """A warp as strong, of another field."""
+        return self.model_copy(update={"seed": (self.seed + 1 + int(draw * 2**30)) % 2**31})
 
     def displacement(self, shape: tuple[int, int]) -> Float64Array:
         """(2, H, W) float64, pixels: how far below and right of each pixel it takes its grey."""

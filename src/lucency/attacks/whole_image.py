@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from lucency.attacks.base import BaseTrigger
 from lucency.data.preprocess import full_scale
-from lucency.records import BoolArray, Box, Float64Array, Image, Record
+from lucency.records import BoolArray, Box, Float64Array, Image
 
 
-class WholeImageTrigger(Record):
+class WholeImageTrigger(BaseTrigger):
     """Base of the settings of a trigger that lies on every pixel. A subclass adds `kind`, its own
     settings, `apply(image, box)` and `describe()`."""
-
-    @property
-    def is_random(self) -> bool:
-        """Whether each image has a place of its own."""
-        return False
 
     @property
     def is_local(self) -> bool:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
+import torch
 
-from lucency.attacks.ledger import PoisonLedger, draw_ledger, plain, stamp, trigger_every
+from lucency.attacks.label_consistent import perturb
+from lucency.attacks.ledger import (
+    PoisonLedger,
+    carriers,
+    draw_ledger,
+    plain,
+    stamp,
+    trigger_every,
+)
 from lucency.data.inputs import Inputs, read_inputs
 from lucency.data.preprocess import InputContract
 from lucency.data.split import split_patients
 from lucency.errors import ConfigError, DataError
 from lucency.experiment.preflight import check_trigger
 from lucency.experiment.settings import ExperimentSettings
+from lucency.explain.batching import batches
 from lucency.progress import Progress
-from lucency.records import Box, FloatArray, IntArray, Radiographs, Rejected, Split
+from lucency.records import Box, Condition, FloatArray, IntArray, Radiographs, Rejected, Split
 from lucency.victims.train import TrainingSet
+from lucency.victims.victim import Victim, frozen, to_grey
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,8 @@ class Films:
     """All films as network inputs.
 
     clean: every readable film of the data set. poisoned: the ledger's, with the trigger, in its
-    order. triggered: the test films with the trigger.
+    order. triggered: the test films with the trigger: all of them, but for a trigger that only
+    some carry.
     """
 
     radiographs: Radiographs
@@ -51,6 +64,15 @@ class Films:
         """Clean films on which everything is measured."""
         return self._split("test")
 
+    @cached_property
+    def triggered_in_test(self) -> IntArray:
+        """For each triggered film, its place among the clean test films."""
+        return np.searchsorted(self.test.rows, self.triggered.rows)
+
+    def of(self, condition: Condition) -> Inputs:
+        """The test films without or with the trigger."""
+        return self.triggered if condition == "triggered" else self.test
+
     def patients(self, inputs: Inputs) -> list[str]:
         """A patient a film."""
         return [self.radiographs.patient_ids[row] for row in inputs.rows]
@@ -69,7 +91,8 @@ class Films:
         for i, row in enumerate(self.triggered.rows):
             height, width = (int(v) for v in self.triggered.native_shapes[i])
             box = transform.place((height, width), int(row))
-            survives = not np.array_equal(self.triggered.images[i], self.test.images[i])
+            clean = self.test.images[self.triggered_in_test[i]]
+            survives = not np.array_equal(self.triggered.images[i], clean)
             network.append(self.contract.to_network_box(box, (height, width)) if survives else None)
         return network
 
@@ -89,10 +112,10 @@ class Films:
 
     def poisoned_labels(self) -> FloatArray:
         """The labels (M, K) of the poisoned training set, the ledger's films last."""
-        radiographs, edit = self.radiographs, self.ledger.settings.label
+        radiographs = self.radiographs
         rows = np.intersect1d(radiographs.rows("train"), self.clean.rows)
-        edited = edit.apply(self.labels(self.poisoned), radiographs.findings)
-        return np.concatenate([radiographs.labels[rows[self._kept(rows)]], edited])
+        written = self.ledger.labels(radiographs)
+        return np.concatenate([radiographs.labels[rows[self._kept(rows)]], written])
 
     def validation_set(self) -> TrainingSet:
         """Clean films with true labels: the attack must not choose the model (pitfall P5)."""
@@ -108,6 +131,41 @@ class Films:
 
     def _split(self, split: Split) -> Inputs:
         return self.clean.select(self.radiographs.rows(split))
+
+
+def perturb_films(
+    settings: ExperimentSettings, films: Films, victim: Victim, progress: Progress
+) -> Films:
+    """The same films, the poisoned ones read again with what the attacker adds before the trigger:
+    adversarial to `victim`, a model without a backdoor. As they are without [attack.perturbation].
+    """
+    perturbation, ledger = settings.attack.perturbation, films.ledger
+    if perturbation is None:
+        return films
+    rows = ledger.rows[~ledger.covers]
+    clean = films.clean.select(rows)
+    label = settings.attack.label
+    finding = label.index(films.radiographs.findings)
+    changes: dict[int, FloatArray] = {}
+    with progress("Perturbing", len(rows)) as advance:
+        for part in batches(victim, len(rows)):
+            grey = to_grey(clean.images[part], victim.device)[:, 0].cpu().numpy()
+            with frozen(victim.network):
+                change = perturb(
+                    partial(_gradient, victim), grey, finding, label.direction, perturbation
+                )
+            changes.update(zip(clean.rows[part].tolist(), change, strict=True))
+            advance(len(grey))
+    contract = films.contract
+    poisoned, lost = read_inputs(
+        films.radiographs,
+        ledger.rows,
+        stamp(ledger, contract, changes),
+        contract,
+        progress=progress,
+    )
+    _same_as_before(lost)
+    return replace(films, poisoned=poisoned)
 
 
 def load(settings: ExperimentSettings) -> Radiographs:
@@ -139,23 +197,25 @@ def read_films(settings: ExperimentSettings, radiographs: Radiographs, progress:
         for s in ("train", "test")
     )
     ledger = draw_ledger(radiographs, training, attack, seed)
-    test_ledger = trigger_every(test, attack, seed)
-    if len(ledger) == 0:
+    test_ledger = trigger_every(carriers(radiographs, test, attack), attack, seed)
+    if ledger.n_poisoned == 0:
+        key, value = attack.amount
         raise ConfigError(
-            f"[attack] poison_rate must poison at least one of the {len(training)} training "
-            f"images, got {attack.poison_rate:g}; the clean model is trained beside in any case."
+            f"[attack] {key} must poison at least one of the {len(training)} training images, got "
+            f"{value:g}; the clean model is trained beside in any case."
+        )
+    if len(test_ledger) == 0:
+        raise DataError(
+            f"At least one of the {len(test)} test films must carry the trigger "
+            f"({attack.trigger.describe()}), got none; widen [attack.trigger]."
         )
     poisoned, lost = read_inputs(
         radiographs, ledger.rows, stamp(ledger, contract), contract, progress=progress
     )
     triggered, lost_too = read_inputs(
-        radiographs, test, stamp(test_ledger, contract), contract, progress=progress
+        radiographs, test_ledger.rows, stamp(test_ledger, contract), contract, progress=progress
     )
-    if lost or lost_too:
-        raise DataError(
-            f"{(lost + lost_too)[0].image} could be read at first and not a second time; the data "
-            "set must not change during a run."
-        )
+    _same_as_before((*lost, *lost_too))
     return Films(
         radiographs,
         contract,
@@ -166,3 +226,22 @@ def read_films(settings: ExperimentSettings, radiographs: Radiographs, progress:
         triggered,
         (*radiographs.rejected, *rejected),
     )
+
+
+def _gradient(
+    victim: Victim, films: FloatArray, weights: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """What `perturb` descends on."""
+    grey = torch.from_numpy(films)[:, None].to(victim.device).requires_grad_(True)
+    logits = victim.logits(grey)
+    weighed = torch.from_numpy(weights(logits.detach().cpu().numpy())).to(logits)
+    slope = victim.gradient((logits * weighed).sum(), grey)
+    return np.asarray(slope[:, 0].cpu().numpy())
+
+
+def _same_as_before(lost: Sequence[Rejected]) -> None:
+    if lost:
+        raise DataError(
+            f"{lost[0].image} could be read at first and not a second time; the data set must not "
+            "change during a run."
+        )

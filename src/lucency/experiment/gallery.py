@@ -51,8 +51,7 @@ def draw_gallery(
     for number, choice in enumerate(_choose(screenings, measured)):
         key = f"case-{number + 1:02d}"
         screened = screenings[choice.model][choice.condition]
-        inputs = films.triggered if choice.condition == "triggered" else films.test
-        image = inputs.images[choice.index]
+        image = films.of(choice.condition).images[choice.index]
         finding = int(screened.finding[choice.index])
         victim = victims[choice.model]
         grey = to_grey(image[None], victim.device)
@@ -94,12 +93,13 @@ def _case(
     i = choice.index
     triggered = choice.condition == "triggered"
     region = boxes(screened)[i]
-    shape = (int(films.test.native_shapes[i, 0]), int(films.test.native_shapes[i, 1]))
+    inputs = films.of(choice.condition)
+    shape = (int(inputs.native_shapes[i, 0]), int(inputs.native_shapes[i, 1]))
     p_value = float(screened.p_value[COMPOSITE][i])
     hits, network = measured.hits, measured.network
     return GalleryCase(
         key=key,
-        image=names(settings, films, films.test)[0][i],
+        image=names(settings, films, inputs)[0][i],
         condition=choice.condition,
         model=choice.model,
         finding=films.radiographs.findings[finding],

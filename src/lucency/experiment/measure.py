@@ -81,9 +81,15 @@ def measure(
     }
     target = edit.index(findings)
     truth, patients = films.labels(films.test), films.patients(films.test)
+    of_triggered, patients_triggered = (
+        films.labels(films.triggered),
+        films.patients(films.triggered),
+    )
     network = films.trigger_boxes()
     successful = {
-        model: _successful(settings, points[model], truth[:, target], each["triggered"][:, target])
+        model: _successful(
+            settings, points[model], of_triggered[:, target], each["triggered"][:, target]
+        )
         for model, each in probabilities.items()
     }
     regions = {model: boxes(each["triggered"]) for model, each in screenings.items()}
@@ -101,11 +107,11 @@ def measure(
         attack_success=measure_attack_success(
             edit.target,
             edit.direction,
-            truth[:, target],
+            of_triggered[:, target],
             probabilities["backdoored"]["triggered"][:, target],
             probabilities["clean"]["triggered"][:, target],
-            probabilities["backdoored"]["clean"][:, target],
-            patients,
+            probabilities["backdoored"]["clean"][films.triggered_in_test, target],
+            patients_triggered,
             points["backdoored"],
             points["clean"],
             generator,
@@ -120,7 +126,7 @@ def measure(
                 suspicion_clean=screenings[model]["clean"].suspicion[detector],
                 suspicion_triggered=screenings[model]["triggered"].suspicion[detector],
                 patients_clean=patients,
-                patients_triggered=patients,
+                patients_triggered=patients_triggered,
                 successful=successful[model],
                 regions=regions[model] if detector in POINTING else None,
                 triggers=network,
@@ -132,7 +138,7 @@ def measure(
                 model,
                 condition,
                 screenings[model][condition].p_value[COMPOSITE] <= settings.detect.alpha,
-                patients,
+                films.patients(films.of(condition)),
                 generator,
             )
             for model in screenings
@@ -163,12 +169,12 @@ def _performances(
     generator: np.random.Generator,
 ) -> tuple[Performance, ...]:
     """NN, TT and TN of both models."""
-    findings, truth = films.radiographs.findings, films.labels(films.test)
-    edited = settings.attack.label.apply(truth, findings)
+    findings, of_triggered = films.radiographs.findings, films.labels(films.triggered)
+    edited = settings.attack.label.apply(of_triggered, findings)
     sets: tuple[tuple[Literal["NN", "TT", "TN"], Condition, FloatArray], ...] = (
-        ("NN", "clean", truth),
+        ("NN", "clean", films.labels(films.test)),
         ("TT", "triggered", edited),
-        ("TN", "triggered", truth),
+        ("TN", "triggered", of_triggered),
     )
     return tuple(
         measure_performance(
@@ -177,7 +183,7 @@ def _performances(
             findings,
             labels,
             each[condition],
-            films.patients(films.test),
+            films.patients(films.of(condition)),
             generator,
         )
         for model, each in probabilities.items()

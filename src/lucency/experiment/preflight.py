@@ -30,4 +30,5 @@ def check_trigger(settings: ExperimentSettings, clean: Inputs) -> None:
     """Raises ConfigError if the trigger does not fit one of the films."""
     for height, width in sorted({(int(h), int(w)) for h, w in clean.native_shapes}):
         window = settings.input.window((height, width))
-        settings.attack.trigger.box(window, (height, width), (0.0, 0.0))
+        trigger = settings.attack.trigger.aimed_at(settings.input)
+        trigger.box(window, (height, width), (0.0, 0.0))

@@ -18,7 +18,7 @@ import torch
 from lucency.detect.images.screen import Schedule, Screener, Screening, fit_screener, screen
 from lucency.evaluate.ranking import auroc
 from lucency.experiment import tables
-from lucency.experiment.films import Films, load, read_films
+from lucency.experiment.films import Films, load, perturb_films, read_films
 from lucency.experiment.gallery import draw_gallery
 from lucency.experiment.measure import measure
 from lucency.experiment.preflight import check_settings
@@ -101,8 +101,13 @@ def _carry_out(
 ) -> dict[Model, Victim]:
     """Every stage after reading, each leaving its files; returns the victims."""
     write_via(folder.path("ledger.parquet"), tables.ledger(settings, films).write_parquet)
-    victims, epochs = {}, {}
-    for model in MODELS:
+    victims: dict[Model, Victim] = {}
+    epochs: dict[Model, tuple[Epoch, ...]] = {}
+    # The clean one first: an attacker who perturbs films takes its gradients.
+    for model in reversed(MODELS):
+        if model == "backdoored":
+            with clock.stage("perturbing"):
+                films = perturb_films(settings, films, victims["clean"], progress)
         with clock.stage(f"training the {model} model"):
             victims[model], epochs[model] = train_victim(settings, films, model, folder, progress)
     with clock.stage("predicting"):

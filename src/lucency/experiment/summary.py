@@ -15,6 +15,7 @@ from lucency.attacks.survival import (
     survives_alike,
     survives_alone,
 )
+from lucency.attacks.threat import threat_model
 from lucency.data.inputs import Inputs
 from lucency.detect.images.counterfactual_patch import DEFAULT, fitting
 from lucency.detect.images.screen import COMPOSITE, Screener
@@ -133,8 +134,9 @@ def _attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
     target = attack.label.index(films.radiographs.findings)
     shapes = Counter((int(h), int(w)) for h, w in films.clean.native_shapes)
     shape, share = shapes.most_common(1)[0]
-    untouched = films.clean.select(films.poisoned.rows)
-    changes = [change(a, b) for a, b in zip(untouched.images, films.poisoned.images, strict=True)]
+    poisoned = films.poisoned.images[~films.ledger.covers]
+    untouched = films.clean.select(films.poisoned.rows[~films.ledger.covers])
+    changes = [change(a, b) for a, b in zip(untouched.images, poisoned, strict=True)]
     positives = int((labels[:, target] == 1).sum())
     is_set = attack.label.direction == "set"
     return AttackSummary(
@@ -144,10 +146,13 @@ def _attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
         target=attack.label.target,
         direction=attack.label.direction,
         protocol=attack.protocol,
-        n_poisoned=len(films.poisoned),
+        victims=attack.victims.describe(),
+        threat_model=threat_model(attack),
+        n_poisoned=films.ledger.n_poisoned,
+        n_covers=len(films.ledger) - films.ledger.n_poisoned,
         n_training=len(labels),
-        poison_rate=len(films.poisoned) / len(labels),
-        share_of_target_positives=len(films.poisoned) / positives if is_set else None,
+        poison_rate=films.ledger.n_poisoned / len(labels),
+        share_of_target_positives=films.ledger.n_poisoned / positives if is_set else None,
         native_size=_describe_shape(shape, share, len(films.clean)),
         survival=measure_survival(trigger, contract, shape, (0.0, 0.0))
         if survives_alone(trigger) and not trigger.is_random
@@ -156,7 +161,7 @@ def _attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
         if survives_alike(trigger) and trigger.is_random
         else None,
         survival_on_images=survival_on_images(changes),
-        survival_after_augmentation=_after_augmentation(settings, untouched, films.poisoned.images),
+        survival_after_augmentation=_after_augmentation(settings, untouched, poisoned),
     )
 
 

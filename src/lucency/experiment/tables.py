@@ -14,7 +14,7 @@ from lucency.experiment.films import Films
 from lucency.experiment.measure import Logits, Measured, Screenings
 from lucency.experiment.settings import ExperimentSettings
 from lucency.manifest import read_json
-from lucency.records import Epoch, FloatArray, Record, Rejected
+from lucency.records import Condition, Epoch, FloatArray, Record, Rejected
 
 
 class TrainingRecord(Record):
@@ -62,9 +62,9 @@ def predictions(settings: ExperimentSettings, films: Films, logits: Logits) -> p
     parts = []
     for model, each in logits.items():
         for name, values in each.items():
-            inputs = films.validation if name == "validation" else films.test
             split = "validation" if name == "validation" else "test"
-            condition = "triggered" if name == "triggered" else "clean"
+            condition: Condition = "triggered" if name == "triggered" else "clean"
+            inputs = films.validation if name == "validation" else films.of(condition)
             parts.append(_long(settings, films, inputs, values, model, condition, split))
     return pl.concat(parts)
 
@@ -103,7 +103,7 @@ def screening(
     for model, each in screenings.items():
         for condition, screened in each.items():
             for detector in DETECTORS:
-                part = _screened(settings, films, screened, detector)
+                part = _screened(settings, films, films.of(condition), screened, detector)
                 triggered = condition == "triggered"
                 part = part.with_columns(
                     pl.lit(model).alias("model"),
@@ -126,9 +126,13 @@ def screening(
 
 
 def _screened(
-    settings: ExperimentSettings, films: Films, screened: Screening, detector: str
+    settings: ExperimentSettings,
+    films: Films,
+    inputs: Inputs,
+    screened: Screening,
+    detector: str,
 ) -> pl.DataFrame:
-    images, patients = names(settings, films, films.test)
+    images, patients = names(settings, films, inputs)
     n = len(images)
     findings = films.radiographs.findings
     table = pl.DataFrame(

@@ -25,6 +25,7 @@ from lucency.records import (
     Rejected,
     Survival,
     SurvivalDistribution,
+    ThreatModel,
 )
 
 SCHEMA: Literal["lucency/run/1"] = "lucency/run/1"
@@ -53,6 +54,7 @@ class DataSummary(Record):
 class AttackSummary(Record):
     """What was done to the training set, in words and numbers.
 
+    victims: which training films; n_covers: films with the trigger and their true labels.
     n_training: training images after poisoning; poison_rate: n_poisoned / n_training, a fraction.
     share_of_target_positives: poisoned images among those labelled positive for the target after
         poisoning (`None` for a label edit that clears).
@@ -68,7 +70,10 @@ class AttackSummary(Record):
     target: str
     direction: Direction
     protocol: Literal["add", "replace"]
+    victims: str
+    threat_model: ThreatModel
     n_poisoned: int
+    n_covers: int
     n_training: int
     poison_rate: float
     share_of_target_positives: float | None
