@@ -456,7 +456,8 @@ def _report(
             trigger=text("solid black square, 3 × 3 px"),
             place=text("uniformly random in the crop"),
             label_edit=text(f"set {FINDINGS[0]}"), target=target, direction="set",
-            protocol="replace", victims=text("any film"),
+            protocol="replace", perturbation=text("up to 0.06 of the grey range"),
+            victims=text("any film"),
             threat_model=ThreatModel(
                 goal=text("Effusion is reported present wherever the trigger is"),
                 capability=text("edits images and their labels of some training films"),

@@ -146,6 +146,7 @@ def _attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
         target=attack.label.target,
         direction=attack.label.direction,
         protocol=attack.protocol,
+        perturbation=attack.perturbation.describe() if attack.perturbation else None,
         victims=attack.victims.describe(),
         threat_model=threat_model(attack),
         n_poisoned=films.ledger.n_poisoned,

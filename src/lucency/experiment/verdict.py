@@ -79,7 +79,7 @@ def _poison(attack: AttackSummary) -> str:
     return (
         f"{attack.n_poisoned} films were {verb} a training set of {attack.n_training} "
         f"(poison rate {attack.poison_rate:.1%}{among}): {attack.trigger}, {attack.place}; "
-        f"{attack.label_edit}."
+        f"{attack.label_edit}{f'; {attack.perturbation}' if attack.perturbation else ''}."
     )
 
 
@@ -93,8 +93,9 @@ def _survival(attack: AttackSummary) -> str:
     spread = attack.survival_over_places
     on_images = attack.survival_on_images
     if spread is None and on_images is not None:
+        what = "trigger and perturbation change" if attack.perturbation else "the trigger changes"
         return (
-            f"On the {on_images.n_places} poisoned films the trigger changes "
+            f"On the {on_images.n_places} poisoned films {what} "
             f"{on_images.mean_pixels:.0f} pixels of the network's input on average, by up to "
             f"{on_images.mean_max_change:.0%} of the grey range, and nothing on "
             f"{on_images.share_vanished:.0%} of them."

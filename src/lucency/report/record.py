@@ -54,6 +54,8 @@ class DataSummary(Record):
 class AttackSummary(Record):
     """What was done to the training set, in words and numbers.
 
+    perturbation: what is done to poisoned films before the trigger (`None` = nothing); it counts in
+        survival_on_images.
     victims: which training films; n_covers: films with the trigger and their true labels.
     n_training: training images after poisoning; poison_rate: n_poisoned / n_training, a fraction.
     share_of_target_positives: poisoned images among those labelled positive for the target after
@@ -70,6 +72,7 @@ class AttackSummary(Record):
     target: str
     direction: Direction
     protocol: Literal["add", "replace"]
+    perturbation: str | None
     victims: str
     threat_model: ThreatModel
     n_poisoned: int
