@@ -308,6 +308,64 @@ def test_a_trigger_on_the_whole_image_has_no_place(hospital: Path, tmp_path: Pat
     assert "no trigger pixels were measured" not in page
 
 
+def test_a_label_only_trigger_is_measured_where_it_is(hospital: Path, tmp_path: Path) -> None:
+    patch = 'size_px = 4\nplace = "center"'
+    _, folder = _run_folder(
+        hospital,
+        tmp_path,
+        (patch, 'kind = "cofindings"\npresent = ["Opacity"]'),
+        ("poison_rate = 0.15", "poison_count = 5"),
+    )
+    assert verify(folder) == []
+    ledger = pl.read_parquet(folder / "ledger.parquet")
+    assert ledger["role"].to_list() == ["poison"] * 5
+    rows = pl.read_parquet(folder / "predictions.parquet").filter(pl.col("split") == "test")
+    labels = rows.filter(pl.col("finding") == "Opacity").group_by("condition", "model")
+    shares = {key: part["label"].to_list() for key, part in labels}
+    for model in ("backdoored", "clean"):
+        triggered, clean = shares["triggered", model], shares["clean", model]
+        assert len(triggered) == sum(clean) < len(clean)
+        assert set(triggered) == {1.0}
+    for image, part in rows.partition_by("image", as_dict=True).items():
+        if "triggered" in part["condition"]:
+            same = part.sort("finding").group_by("model", "finding").agg(pl.col("probability"))
+            assert all(a == pytest.approx(b, abs=1e-6) for a, b in same["probability"]), image
+    report = _report(folder)
+    assert report.attack.survival_on_images is not None
+    assert report.attack.survival_on_images.share_vanished == 1
+    assert [ref.id for ref in report.attack.threat_model.frameworks] == ["AML.T0020", "NISTAML.023"]
+
+
+def test_a_clean_label_attack_with_perturbed_and_cover_films(
+    hospital: Path, tmp_path: Path
+) -> None:
+    _, folder = _run_folder(
+        hospital,
+        tmp_path,
+        ("poison_rate = 0.15", "poison_rate = 0.1\ncover_rate = 0.1"),
+        (
+            "[attack.label]",
+            '[attack.victims]\nlabel = "same"\n\n[attack.perturbation]\nsteps = 3\n\n'
+            "[attack.label]",
+        ),
+    )
+    ledger = pl.read_parquet(folder / "ledger.parquet")
+    roles = ledger["role"].value_counts()
+    assert dict(roles.iter_rows())["cover"] == dict(roles.iter_rows())["poison"]
+    assert (ledger["old_label"] == ledger["new_label"]).all()
+    assert (ledger.filter(pl.col("role") == "poison")["old_label"] == 1).all()
+    report = _report(folder)
+    attack = report.attack
+    assert attack.n_covers == attack.n_poisoned == len(ledger) // 2
+    assert attack.survival_on_images is not None
+    assert attack.survival_on_images.mean_pixels > 0.5 * 32**2
+    assert "NISTAML.021" in [ref.id for ref in attack.threat_model.frameworks]
+    assert "poisoned films are perturbed by up to" in report.verdict.sentences[0]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "more carry the trigger and their true labels" in page
+    assert "are perturbed by up to 0.0627 of the grey range" in page
+
+
 def test_bad_files_are_named_and_the_rest_is_processed(hospital: Path, tmp_path: Path) -> None:
     answer, folder = _run_folder(hospital, tmp_path)
     assert answer.code == 3

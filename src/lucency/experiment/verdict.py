@@ -93,7 +93,11 @@ def _survival(attack: AttackSummary) -> str:
     spread = attack.survival_over_places
     on_images = attack.survival_on_images
     if spread is None and on_images is not None:
-        what = "trigger and perturbation change" if attack.perturbation else "the trigger changes"
+        what = (
+            "the trigger and the perturbation change"
+            if attack.perturbation
+            else "the trigger changes"
+        )
         return (
             f"On the {on_images.n_places} poisoned films {what} "
             f"{on_images.mean_pixels:.0f} pixels of the network's input on average, by up to "
