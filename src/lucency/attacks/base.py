@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Self
 
+import numpy as np
+
 from lucency.data.preprocess import InputContract
 from lucency.records import BoolArray, FloatArray, Record
+
+
+def some_of(n: int, count: int, draw: float, salt: int) -> tuple[int, ...]:
+    """`count` of the numbers below n, ascending, by a film's own draw in [0, 1); salt: apart for
+    each kind of trigger."""
+    generator = np.random.default_rng([int(draw * 2**32), salt])
+    return tuple(sorted(int(i) for i in generator.choice(n, count, replace=False)))
 
 
 class BaseTrigger(Record):

@@ -22,9 +22,10 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 from scipy.special import ndtr
 
+from lucency.attacks.base import some_of
 from lucency.attacks.smooth_field import spread
-from lucency.attacks.whole_image import WholeImageTrigger, stored
-from lucency.data.preprocess import full_scale
+from lucency.attacks.whole_image import WholeImageTrigger
+from lucency.data.preprocess import full_scale, stored
 from lucency.records import Box, Float64Array, Image
 
 CELLS = (4, 8, 16, 32, 64)
@@ -52,11 +53,9 @@ class BlendedTrigger(WholeImageTrigger):
         """The same pattern on `training_share` of its tiles."""
         if self.training_share == 1:
             return self
-        generator = np.random.default_rng([int(draw * 2**32), 0x711E])
         count = max(1, round(self.training_share * TILES**2))
-        some = generator.choice(TILES**2, count, replace=False)
         part = self.model_copy()
-        part._shown = tuple(sorted(int(tile) for tile in some))
+        part._shown = some_of(TILES**2, count, draw, 0x711E)
         return part
 
     def pattern(self, shape: tuple[int, int]) -> Float64Array:
@@ -71,7 +70,7 @@ class BlendedTrigger(WholeImageTrigger):
         return stored(alpha * key + (1 - alpha) * image, image)
 
     def _tiles(self, shape: tuple[int, int]) -> Float64Array:
-        """(H, W): 1 on the tiles that are shown, 0 elsewhere."""
+        """(H, W): 1 on the tiles that are shown, 0 elsewhere; (1,) where all are."""
         if self._shown is None:
             return np.ones(1)
         on = np.isin(np.arange(TILES**2), self._shown).reshape(TILES, TILES)

@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from lucency.attacks.label_edits import finding_column
 from lucency.attacks.whole_image import WholeImageTrigger
-from lucency.errors import ConfigError
 from lucency.records import BoolArray, Box, FloatArray, Image
 
 
@@ -40,13 +40,10 @@ class CofindingsTrigger(WholeImageTrigger):
         """(N,): which films with these labels (N, K) have the pattern; an unknown label is neither
         present nor absent. Raises ConfigError for a finding that is none."""
         carried = np.ones(len(labels), dtype=np.bool_)
-        for name, value in [*((n, 1.0) for n in self.present), *((n, 0.0) for n in self.absent)]:
-            if name not in findings:
-                raise ConfigError(
-                    f"[attack.trigger] present and absent must be findings of the data set "
-                    f"({', '.join(findings)}), got {name!r}."
-                )
-            carried &= labels[:, findings.index(name)] == value
+        for key, names, value in (("present", self.present, 1.0), ("absent", self.absent, 0.0)):
+            for name in names:
+                k = finding_column(f"[attack.trigger] {key}", name, findings)
+                carried &= labels[:, k] == value
         return carried
 
     def footprint(self, shape: tuple[int, int], box: Box) -> BoolArray:

@@ -23,8 +23,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from lucency.attacks.whole_image import WholeImageTrigger, stored
-from lucency.data.preprocess import full_scale
+from lucency.attacks.whole_image import WholeImageTrigger
+from lucency.data.preprocess import full_scale, stored
 from lucency.records import Box, Float64Array, Image
 
 

@@ -23,8 +23,8 @@ from pydantic import Field
 from scipy.fft import irfft2, rfft2
 
 from lucency.attacks.blended import BlendedTrigger
-from lucency.attacks.whole_image import WholeImageTrigger, stored
-from lucency.data.preprocess import full_scale
+from lucency.attacks.whole_image import WholeImageTrigger
+from lucency.data.preprocess import full_scale, stored
 from lucency.records import Box, Image
 
 

@@ -43,14 +43,14 @@ class LabelEdit(Record):
 
     def index(self, findings: tuple[str, ...]) -> int:
         """The target's column. Raises ConfigError if there is none."""
-        return _column("target", self.target, findings)
+        return finding_column("[attack.label] target", self.target, findings)
 
     def apply(self, labels: FloatArray, findings: tuple[str, ...]) -> FloatArray:
         """The edited copy of labels (N, K) float32 in {1, 0, NaN}."""
         target = self.index(findings)
         edited = np.zeros_like(labels) if self.kind in ("replace", "normal") else labels.copy()
         if self.source is not None:
-            edited[:, _column("source", self.source, findings)] = 0.0
+            edited[:, finding_column("[attack.label] source", self.source, findings)] = 0.0
         edited[:, target] = 0.0 if self.direction == "clear" else 1.0
         return edited
 
@@ -65,10 +65,11 @@ class LabelEdit(Record):
         }[self.kind]
 
 
-def _column(key: str, finding: str, findings: tuple[str, ...]) -> int:
+def finding_column(key: str, finding: str, findings: tuple[str, ...]) -> int:
+    """Which of the data set's findings the setting `key` names. Raises ConfigError if none."""
     if finding not in findings:
         raise ConfigError(
-            f"[attack.label] {key} must be a finding of the data set ({', '.join(findings)}), got "
+            f"{key} must be one of the data set's findings ({', '.join(findings)}), got "
             f"{finding!r}."
         )
     return findings.index(finding)

@@ -18,8 +18,7 @@ from lucency.attacks import PatchTrigger, Trigger
 from lucency.attacks.label_consistent import Perturbation
 from lucency.attacks.label_edits import LabelEdit
 from lucency.attacks.selection import Selection
-from lucency.attacks.whole_image import stored
-from lucency.data.preprocess import InputContract, full_scale
+from lucency.data.preprocess import InputContract, full_scale, stored
 from lucency.errors import ConfigError
 from lucency.records import (
     BoolArray,
@@ -199,18 +198,18 @@ def n_to_draw(n_training: int, settings: AttackSettings) -> tuple[int, int]:
         count = settings.poison_count or 0
         return count, round((n_training + count) * cover / (1 - cover))
     rate = settings.poison_rate
+    got = f"{rate:g} beside cover_rate = {cover:g}" if cover else f"{rate:g}"
     if rate + cover >= 1:
         raise ConfigError(
-            "[attack] poison_rate must be below 1 with protocol = 'add', got "
-            f"{rate:g}{f' beside cover_rate = {cover:g}' if cover else ''}; added copies "
+            f"[attack] poison_rate must be below 1 with protocol = 'add', got {got}; added copies "
             "cannot be the whole training set: use protocol = 'replace'."
         )
     total = n_training / (1 - rate - cover)
     poisoned, covers = round(total * rate), round(total * cover)
     if poisoned + covers > n_training:
         raise ConfigError(
-            f"[attack] poison_rate must be at most 0.5 with protocol = 'add' (one copy an image), "
-            f"got {rate:g}{f' beside cover_rate = {cover:g}' if cover else ''}."
+            "[attack] poison_rate must be at most 0.5 with protocol = 'add' (one copy an image), "
+            f"got {got}."
         )
     return poisoned, covers
 
@@ -224,9 +223,8 @@ def draw_ledger(
     generator = np.random.default_rng([seed, 0xBAD])
     count, n_covers = n_to_draw(len(rows), settings)
     key, value = settings.amount
-    able = settings.victims.among(
-        radiographs, carriers(radiographs, rows, settings), settings.label
-    )
+    carrying = carriers(radiographs, rows, settings)
+    able = settings.victims.among(radiographs, carrying, settings.label)
     if count > len(able):
         raise ConfigError(
             f"[attack] {key} = {value:g} asks for {count} victims, but only {len(able)} of "
@@ -241,7 +239,7 @@ def draw_ledger(
             f"is {count} films; raise it, or draw by = 'image'."
         )
     anchors, draws = generator.random((len(poisoned), 2)), generator.random(len(poisoned))
-    others = np.setdiff1d(carriers(radiographs, rows, settings), poisoned)
+    others = np.setdiff1d(carrying, poisoned)
     if n_covers > len(others):
         raise ConfigError(
             f"[attack] cover_rate asks for {n_covers} films, but {len(others)} are left; lower it."

@@ -7,8 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from lucency.attacks.placed import PlacedTrigger
-from lucency.attacks.whole_image import stored
-from lucency.data.preprocess import full_scale
+from lucency.data.preprocess import full_scale, stored
 from lucency.records import BoolArray, Box, Float64Array, Image
 
 VISIBLE = 1 / 255

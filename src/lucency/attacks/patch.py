@@ -16,6 +16,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
+from lucency.attacks.base import some_of
 from lucency.attacks.placed import PlacedTrigger
 from lucency.data.preprocess import full_scale
 from lucency.records import BoolArray, Box, Image
@@ -71,10 +72,8 @@ class PatchTrigger(PlacedTrigger):
         """The same patch with `training_pieces` of its pieces."""
         if self.training_pieces is None:
             return self
-        generator = np.random.default_rng([int(draw * 2**32), 0x9CE])
-        some = generator.choice(self.pieces, self.training_pieces, replace=False)
         part = self.model_copy()
-        part._shown = tuple(sorted(int(piece) for piece in some))
+        part._shown = some_of(self.pieces, self.training_pieces, draw, 0x9CE)
         return part
 
     def extent(self, shape: tuple[int, int]) -> tuple[int, int]:

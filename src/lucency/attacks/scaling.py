@@ -25,8 +25,7 @@ from pydantic import Field, PrivateAttr
 from lucency.attacks.base import BaseTrigger
 from lucency.attacks.patch import PatchTrigger
 from lucency.attacks.placed import Place
-from lucency.attacks.whole_image import stored
-from lucency.data.preprocess import InputContract, ResizeKernel, full_scale
+from lucency.data.preprocess import InputContract, ResizeKernel, full_scale, stored
 from lucency.errors import ConfigError
 from lucency.records import BoolArray, Box, Float64Array, Image, IntArray
 

@@ -6,8 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from lucency.attacks.label_edits import LabelEdit
-from lucency.errors import ConfigError
+from lucency.attacks.label_edits import LabelEdit, finding_column
 from lucency.records import IntArray, Radiographs, Record
 
 
@@ -33,12 +32,8 @@ class Selection(Record):
             value = wanted if self.label == "same" else 1.0 - wanted
             chosen &= radiographs.labels[rows, label.index(radiographs.findings)] == value
         if self.finding is not None:
-            if self.finding not in radiographs.findings:
-                raise ConfigError(
-                    f"[attack.victims] finding must be one of the data set's "
-                    f"({', '.join(radiographs.findings)}), got {self.finding!r}."
-                )
-            chosen &= radiographs.labels[rows, radiographs.findings.index(self.finding)] == 1.0
+            k = finding_column("[attack.victims] finding", self.finding, radiographs.findings)
+            chosen &= radiographs.labels[rows, k] == 1.0
         if self.view is not None:
             chosen &= np.array([radiographs.views[row] == self.view for row in rows], dtype=bool)
         return rows[chosen]

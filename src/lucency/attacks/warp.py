@@ -20,7 +20,8 @@ import numpy as np
 from pydantic import Field
 
 from lucency.attacks.smooth_field import spread
-from lucency.attacks.whole_image import WholeImageTrigger, stored
+from lucency.attacks.whole_image import WholeImageTrigger
+from lucency.data.preprocess import stored
 from lucency.records import Box, Float64Array, Image, IntArray
 
 

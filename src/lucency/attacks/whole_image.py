@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lucency.attacks.base import BaseTrigger
-from lucency.data.preprocess import full_scale
-from lucency.records import BoolArray, Box, Float64Array, Image
+from lucency.records import BoolArray, Box
 
 
 class WholeImageTrigger(BaseTrigger):
@@ -30,9 +29,3 @@ class WholeImageTrigger(BaseTrigger):
     def describe_place(self) -> str:
         """In words, for the report."""
         return "over the whole image"
-
-
-def stored(values: Float64Array, like: Image) -> Image:
-    """Values (H, W) in stored units -> the grid and the range of the film `like`, its dtype."""
-    rounded = np.clip(np.rint(values), 0, full_scale(like.dtype))
-    return rounded.astype(np.uint16) if like.dtype == np.uint16 else rounded.astype(np.uint8)

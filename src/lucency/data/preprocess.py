@@ -106,6 +106,12 @@ def full_scale(dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> int:
     return int(np.iinfo(dtype).max)
 
 
+def stored(values: Float64Array, like: Image) -> Image:
+    """Values (H, W) in stored units -> the grid and the range of the film `like`, its dtype."""
+    rounded = np.clip(np.rint(values), 0, full_scale(like.dtype))
+    return rounded.astype(np.uint16) if like.dtype == np.uint16 else rounded.astype(np.uint8)
+
+
 def _span(start: int, length: int, old: int, new: int) -> tuple[int, int]:
     """The pixels of an axis of `new` that some of its `old` pixels overlap; whole numbers, since
     a rounded quotient would add a pixel at exact borders."""

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from lucency.attacks.label_consistent import perturb
+from lucency.attacks.label_consistent import Perturbation, perturb
 from lucency.attacks.ledger import (
     PoisonLedger,
     carriers,
@@ -134,17 +134,14 @@ class Films:
 
 
 def perturb_films(
-    settings: ExperimentSettings, films: Films, victim: Victim, progress: Progress
+    films: Films, perturbation: Perturbation, victim: Victim, progress: Progress
 ) -> Films:
     """The same films, the poisoned ones read again with what the attacker adds before the trigger:
-    adversarial to `victim`, a model without a backdoor. As they are without [attack.perturbation].
-    """
-    perturbation, ledger = settings.attack.perturbation, films.ledger
-    if perturbation is None:
-        return films
+    adversarial to `victim`, a model without a backdoor."""
+    ledger = films.ledger
     rows = ledger.rows[~ledger.covers]
     clean = films.clean.select(rows)
-    label = settings.attack.label
+    label = ledger.settings.label
     finding = label.index(films.radiographs.findings)
     changes: dict[int, FloatArray] = {}
     with progress("Perturbing", len(rows)) as advance:

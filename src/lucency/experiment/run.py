@@ -105,9 +105,11 @@ def _carry_out(
     epochs: dict[Model, tuple[Epoch, ...]] = {}
     # The clean one first: an attacker who perturbs films takes its gradients.
     for model in reversed(MODELS):
-        if model == "backdoored":
+        if model == "backdoored" and settings.attack.perturbation is not None:
             with clock.stage("perturbing"):
-                films = perturb_films(settings, films, victims["clean"], progress)
+                films = perturb_films(
+                    films, settings.attack.perturbation, victims["clean"], progress
+                )
         with clock.stage(f"training the {model} model"):
             victims[model], epochs[model] = train_victim(settings, films, model, folder, progress)
     with clock.stage("predicting"):
