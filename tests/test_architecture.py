@@ -23,6 +23,8 @@ FOUNDATIONS = (
     "runs",
     "config",
     "config_faults",
+    "grpc_probe",
+    "ray_cluster",
 )
 CONDUCTORS = ("experiment", "screening", "cli", "bench", "explaining", "sweep")
 """The only places that know several stages."""
@@ -55,7 +57,7 @@ UNSAFE_BUILTINS = {"eval", "exec", "compile", "__import__", "print"}
 UNSAFE_FLAGS = {("allow_pickle", True), ("shell", True), ("weights_only", False)}
 LOADS_TENSORS = ("victims/weights.py",)
 """The only file that may call `torch.load`, and only as `torch.load(…, weights_only=True)`."""
-UNPICKLES = ("data/decode_worker.py",)
+UNPICKLES = ("data/decode_worker.py", "sweep/pool.py")
 """`Connection.recv` unpickles: only the worker may do it, with what its own parent sends."""
 
 

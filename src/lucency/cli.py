@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -98,18 +99,61 @@ def run(
     """Carry out one experiment, from a training set to a report. Continues where it was killed."""
     from lucency.config import load_toml
     from lucency.experiment import ExperimentSettings
+    from lucency.experiment.settings import with_data
 
     settings = load_toml(experiment, ExperimentSettings)
     text = experiment.read_text(encoding="utf-8")
     if data is not None:
-        if not hasattr(settings.data, "path"):
-            raise ConfigError(
-                f"--data needs a data set that is read from a path, got [data] source = "
-                f"'{settings.data.source}' ({experiment.name}); leave --data out."
-            )
-        moved = settings.data.model_copy(update={"path": data})
-        settings = settings.model_copy(update={"data": moved})
+        settings = with_data(settings, data, experiment.name)
     _run(settings, text, out, as_json, command=f"lucency run {experiment.name}")
+
+
+@app.command()
+def sweep(
+    grid: Annotated[Path, typer.Argument(help="SWEEP.toml", metavar="SWEEP")],
+    data: Annotated[
+        Path | None, typer.Option(help="Where the data are, in place of [data] path.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for runs, tables and report.")
+    ] = Path("sweep"),
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Processes, of one thread each; all processors."),
+    ] = None,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'local'.")] = None,
+    gpus: Annotated[
+        float, typer.Option(min=0, max=8, help="With --ray: share of a GPU that each run has.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Carry out a grid of experiments: how much poison does it take? Continues where it was
+    killed."""
+    from lucency.config import load_toml
+    from lucency.sweep import SweepSettings, describe_sweep, n_processors, on_ray, processes
+    from lucency.sweep import sweep as run_sweep
+
+    if ray is None and gpus:
+        raise ConfigError("--gpus needs --ray, got none; processes of one machine share its GPU.")
+    settings = load_toml(grid, SweepSettings)
+    folder = run_sweep(
+        settings,
+        grid.absolute().parent,
+        out,
+        partial(on_ray, ray, gpus) if ray else partial(processes, workers or n_processors()),
+        file=grid.name,
+        sweep_toml=grid.read_text(encoding="utf-8"),
+        command=f"lucency sweep {grid.name}",
+        device=("cuda" if gpus else "cpu") if ray else None,
+        data=data,
+        progress=_progress(as_json),
+    )
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    page = folder / "report.html"
+    answer = {"folder": str(folder), "report": str(page), **report}
+    _answer(answer, f"{describe_sweep(folder)}\n\nReport: {page}", as_json)
+    if report["failed"]:
+        raise typer.Exit(REJECTED)
 
 
 @app.command()

@@ -143,13 +143,14 @@ def seal_of(data: bytes, seal: str) -> str:
 def entries(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """What lies in a folder, sorted: the plain files, and (path, kind) of everything else.
 
-    Paths are POSIX and relative. Left out are the lock and the manifest. Links are not followed.
+    Paths are POSIX and relative; links are not followed. Left out are the manifest, the lock, and
+    the locks of finished folders inside, such as the runs of a sweep.
     """
     files: list[str] = []
     odd: list[tuple[str, str]] = []
     for entry in _walk(folder):
         name = Path(entry.path).relative_to(folder).as_posix()
-        if name in (LOCK, MANIFEST):
+        if name == MANIFEST or (entry.name == LOCK and _is_a_lock(Path(entry.path), folder)):
             continue
         kind = _kind(entry.stat(follow_symlinks=False).st_mode)
         if not _is_text(name):
@@ -209,6 +210,10 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
                 yield from _walk(Path(entry.path))
             else:
                 yield entry
+
+
+def _is_a_lock(path: Path, folder: Path) -> bool:
+    return path.parent == folder or os.path.lexists(path.with_name(MANIFEST))
 
 
 def _kind(mode: int) -> str | None:

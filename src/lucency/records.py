@@ -308,3 +308,23 @@ class SurvivalDistribution(Record):
     mean_pixels: float
     mean_max_change: float
     pixels: dict[str, float] = Field(default_factory=dict)
+
+
+class Visibility(Record):
+    """How much triggered images differ from the same images without the trigger.
+
+    psnr_db: higher = harder to see (``None`` where nothing differs: `reason`). ssim: in [-1, 1],
+    1 = the same (``None`` where images are smaller than its window).
+    """
+
+    n_images: int
+    psnr_db: float | None
+    ssim: float | None
+    reason: str | None = None
+
+
+class TriggerVisibility(Record):
+    """At the images' own resolution, which a reader sees, and at the network's input."""
+
+    native: Visibility
+    network: Visibility

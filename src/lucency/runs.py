@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -152,12 +152,12 @@ class RunFolder:
         """Whether the run was finished once and does not verify any more: `clear` it."""
         return os.path.lexists(self.folder / MANIFEST) and not self.finished()
 
-    def clear(self) -> None:
-        """Delete all files but the lock, the manifest first."""
+    def clear(self, keep: Collection[str] = ()) -> None:
+        """Delete all but the lock and the entries named by `keep`, the manifest first."""
         with naming(self.folder):
             (self.folder / MANIFEST).unlink(missing_ok=True)
             for entry in sorted(self.folder.iterdir()):
-                if entry.name != LOCK:
+                if entry.name not in (LOCK, *keep):
                     _delete(entry)
 
     def finish(

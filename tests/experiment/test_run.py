@@ -17,8 +17,9 @@ from safetensors.numpy import load_file
 from lucency.config import load_toml
 from lucency.detect.images.screen import DETECTORS
 from lucency.experiment import ExperimentSettings
-from lucency.experiment.films import load, read_films
-from lucency.experiment.run import run, run_identity, screen_films
+from lucency.experiment.films import load, poison_films, read_clean
+from lucency.experiment.run import run
+from lucency.experiment.stages import run_identity, screen_films
 from lucency.progress import silent
 from lucency.report.record import RunReport
 from lucency.runs import RunFolder, verify
@@ -223,7 +224,7 @@ class TestRepetition:
 def test_screening_is_blind_to_the_ledger(tiny_run: TinyRun) -> None:
     """Random rows in place of the ledger: every suspicion, byte for byte, is the same."""
     settings = load_toml(tiny_run.toml, ExperimentSettings)
-    films = read_films(settings, load(settings), silent)
+    films = poison_films(settings, read_clean(settings, load(settings), silent), silent)
     few = films.radiographs.rows("test")[:6]
     splits = list(films.radiographs.splits)
     for row in films.radiographs.rows("test")[6:]:

@@ -22,13 +22,13 @@ from ray_victim import DIGEST, VARIABLE, Note, watched_folder, workers
 from screened_model import reference, screen_images, suspects
 from torch import nn
 
+from lucency import grpc_probe as probe
 from lucency.data.preprocess import InputContract
 from lucency.errors import ConfigError, LucencyError, MissingExtra, ModelError
 from lucency.manifest import code_digest
 from lucency.report.screen_record import ScreenedImage
 from lucency.runs import verify
 from lucency.screening import ScreenSettings, on_ray, parts, ray_pool
-from lucency.screening import grpc_probe as probe
 from lucency.screening.films import FilmList, list_films
 from lucency.screening.parts import Rows, here, split
 from lucency.screening.run import prepare
@@ -306,8 +306,8 @@ class TestOnTwoNodes:
     def test_a_machine_with_another_lucency(
         self, place: Path, job: Job, cluster: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        ours = {**ray_pool._software(), "lucency code": "0123456789ab"}
-        monkeypatch.setattr(ray_pool, "_software", lambda: ours)
+        ours = {**ray_pool.software(), "lucency code": "0123456789ab"}
+        monkeypatch.setattr(ray_pool, "software", lambda: ours)
         with pytest.raises(LucencyError, match="the same lucency code, 0123456789ab, but this one"):
             list(on_ray("auto")(job, list_films([place / "suspects"]), split(N)))
 

@@ -152,13 +152,17 @@ class Stamp:
     changes: dict[int, FloatArray] = field(default_factory=dict)
 
     def __call__(self, image: Image, row: int) -> Image:
+        return self.contract.to_network(self.on_film(image, row))
+
+    def on_film(self, image: Image, row: int) -> Image:
+        """The film at its own resolution, with the trigger if the ledger has it."""
         mark = self.marks.get(row)
-        if mark is not None:
-            place = self.place((image.shape[0], image.shape[1]), row)
-            if row in self.changes:
-                image = _changed(image, self.changes[row], self.contract)
-            image = _as_shown(self.trigger, mark).apply(image, place)
-        return self.contract.to_network(image)
+        if mark is None:
+            return image
+        place = self.place((image.shape[0], image.shape[1]), row)
+        if row in self.changes:
+            image = _changed(image, self.changes[row], self.contract)
+        return _as_shown(self.trigger, mark).apply(image, place)
 
     def place(self, shape: tuple[int, int], row: int) -> Box:
         """The native box of the trigger on the film of that row."""

@@ -28,7 +28,7 @@ from lucency.data.inputs import Inputs, read_inputs
 from lucency.data.preprocess import InputContract
 from lucency.data.sources import Source
 from lucency.data.split import split_patients
-from lucency.experiment.run import POISONED_ON_PURPOSE, macro_auroc
+from lucency.experiment.stages import POISONED_ON_PURPOSE, macro_auroc
 from lucency.progress import Progress, silent
 from lucency.records import (
     BoolArray,

@@ -32,21 +32,12 @@ from lucency.victims.victim import Victim, frozen, to_grey
 
 
 @dataclass(frozen=True)
-class Films:
-    """All films as network inputs.
-
-    clean: every readable film of the data set. poisoned: the ledger's, with the trigger, in its
-    order. triggered: the test films with the trigger: all of them, but for a trigger that only
-    some carry.
-    """
+class CleanFilms:
+    """All films as network inputs, as they come: every readable film of the data set."""
 
     radiographs: Radiographs
     contract: InputContract
     clean: Inputs
-    ledger: PoisonLedger
-    poisoned: Inputs
-    test_ledger: PoisonLedger
-    triggered: Inputs
     rejected: tuple[Rejected, ...]
 
     @cached_property
@@ -64,6 +55,43 @@ class Films:
         """Clean films on which everything is measured."""
         return self._split("test")
 
+    def patients(self, inputs: Inputs) -> list[str]:
+        """A patient a film."""
+        return [self.radiographs.patient_ids[row] for row in inputs.rows]
+
+    def labels(self, inputs: Inputs) -> FloatArray:
+        """True labels (M, K)."""
+        return self.radiographs.labels[inputs.rows]
+
+    def clean_training_set(self) -> TrainingSet:
+        """The training films with true labels."""
+        return self._labelled(self._split("train"))
+
+    def validation_set(self) -> TrainingSet:
+        """Clean films with true labels: the attack must not choose the model (pitfall P5)."""
+        return self._labelled(self.validation)
+
+    def _labelled(self, inputs: Inputs) -> TrainingSet:
+        rows = np.arange(len(inputs), dtype=np.int64)
+        return TrainingSet(inputs.images, rows, self.labels(inputs))
+
+    def _split(self, split: Split) -> Inputs:
+        return self.clean.select(self.radiographs.rows(split))
+
+
+@dataclass(frozen=True)
+class Films(CleanFilms):
+    """The same, and those with the trigger.
+
+    poisoned: the ledger's, with the trigger, in its order. triggered: the test films with the
+    trigger: all of them, but for a trigger that only some carry.
+    """
+
+    ledger: PoisonLedger
+    poisoned: Inputs
+    test_ledger: PoisonLedger
+    triggered: Inputs
+
     @cached_property
     def triggered_in_test(self) -> IntArray:
         """For each triggered film, its place among the clean test films."""
@@ -72,14 +100,6 @@ class Films:
     def of(self, condition: Condition) -> Inputs:
         """The test films without or with the trigger."""
         return self.triggered if condition == "triggered" else self.test
-
-    def patients(self, inputs: Inputs) -> list[str]:
-        """A patient a film."""
-        return [self.radiographs.patient_ids[row] for row in inputs.rows]
-
-    def labels(self, inputs: Inputs) -> FloatArray:
-        """True labels (M, K)."""
-        return self.radiographs.labels[inputs.rows]
 
     def trigger_boxes(self) -> list[Box | None] | None:
         """Where the trigger lies on each triggered test film, network pixels (None where the
@@ -96,12 +116,9 @@ class Films:
             network.append(self.contract.to_network_box(box, (height, width)) if survives else None)
         return network
 
-    def training_set(self, *, poisoned: bool) -> TrainingSet:
-        """The training films; in the poisoned set the ledger's replace or join theirs."""
+    def training_set(self) -> TrainingSet:
+        """The training films; the ledger's replace or join theirs."""
         clean = self._split("train")
-        if not poisoned:
-            rows = np.arange(len(clean), dtype=np.int64)
-            return TrainingSet(clean.images, rows, self.labels(clean))
         kept = self._kept(clean.rows)
         added = len(clean) + np.arange(len(self.poisoned), dtype=np.int64)
         return TrainingSet(
@@ -117,20 +134,11 @@ class Films:
         written = self.ledger.labels(radiographs)
         return np.concatenate([radiographs.labels[rows[self._kept(rows)]], written])
 
-    def validation_set(self) -> TrainingSet:
-        """Clean films with true labels: the attack must not choose the model (pitfall P5)."""
-        inputs = self.validation
-        rows = np.arange(len(inputs), dtype=np.int64)
-        return TrainingSet(inputs.images, rows, self.labels(inputs))
-
     def _kept(self, rows: IntArray) -> IntArray:
         """Places in the training `rows` whose clean film stays in the poisoned set."""
         if self.ledger.settings.protocol == "add":
             return np.arange(len(rows), dtype=np.int64)
         return np.flatnonzero(~np.isin(rows, self.poisoned.rows))
-
-    def _split(self, split: Split) -> Inputs:
-        return self.clean.select(self.radiographs.rows(split))
 
 
 def perturb_films(
@@ -179,16 +187,25 @@ def load(settings: ExperimentSettings) -> Radiographs:
     )
 
 
-def read_films(settings: ExperimentSettings, radiographs: Radiographs, progress: Progress) -> Films:
-    """Read every film once, draw the ledger among those that can be read, read its victims and the
-    test films again with the trigger."""
-    contract, attack, seed = settings.input, settings.attack, settings.seed
+def read_clean(
+    settings: ExperimentSettings, radiographs: Radiographs, progress: Progress
+) -> CleanFilms:
+    """Read every film once."""
+    contract = settings.input
     everything = np.arange(len(radiographs), dtype=np.int64)
     clean, rejected = read_inputs(
         radiographs, everything, plain(contract), contract, progress=progress
     )
-    check_trigger(settings, clean)
-    readable = set(clean.rows.tolist())
+    return CleanFilms(radiographs, contract, clean, (*radiographs.rejected, *rejected))
+
+
+def poison_films(settings: ExperimentSettings, clean: CleanFilms, progress: Progress) -> Films:
+    """Draw the ledger among the films that could be read, and read its victims and the test films
+    again with the trigger."""
+    contract, attack, seed = settings.input, settings.attack, settings.seed
+    radiographs = clean.radiographs
+    check_trigger(settings, clean.clean)
+    readable = set(clean.clean.rows.tolist())
     training, test = (
         np.array([r for r in radiographs.rows(s) if int(r) in readable], dtype=np.int64)
         for s in ("train", "test")
@@ -216,12 +233,12 @@ def read_films(settings: ExperimentSettings, radiographs: Radiographs, progress:
     return Films(
         radiographs,
         contract,
-        clean,
+        clean.clean,
+        clean.rejected,
         ledger,
         poisoned,
         test_ledger,
         triggered,
-        (*radiographs.rejected, *rejected),
     )
 
 

@@ -43,33 +43,38 @@ Screenings = dict[Model, dict[Condition, Screening]]
 """model -> "clean" or "triggered"."""
 
 MAIN_POINT = "specificity-0.95"
+MEASURING = 0x5C0
+"""Salt of the draws that intervals come from."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """successful: model -> (M,) bool, triggered test films on which the attack succeeded at the
-    main operating point. hits: model -> (M,) bool. network: the trigger's boxes, network pixels.
-    Both are None for a trigger that changes the whole image: there is no place to meet."""
+class AttackMeasured:
+    """What the models do. successful: model -> (M,) bool, triggered test films on which the attack
+    succeeded at the main operating point."""
 
     performances: tuple[Performance, ...]
     macro_difference: Estimate
     points: dict[Model, tuple[OperatingPoint, ...]]
     attack_success: tuple[AttackSuccess, ...]
+    successful: dict[Model, BoolArray]
+
+
+@dataclass(frozen=True)
+class Measured(AttackMeasured):
+    """The same, and what the detectors say. hits: model -> (M,) bool. network: the trigger's boxes,
+    network pixels. Both are None for a trigger that changes the whole image: there is no place to
+    meet."""
+
     detection: tuple[DetectionScore, ...]
     cells: tuple[DetectionCell, ...]
-    successful: dict[Model, BoolArray]
     hits: dict[Model, BoolArray] | None
     network: list[Box | None] | None
 
 
-def measure(
-    settings: ExperimentSettings,
-    films: Films,
-    logits: Logits,
-    screenings: Screenings,
-) -> Measured:
-    """Measure everything on the test split; intervals are drawn from the seed."""
-    generator = np.random.default_rng([settings.seed, 0x5C0])
+def measure_attack(
+    settings: ExperimentSettings, films: Films, logits: Logits, generator: np.random.Generator
+) -> AttackMeasured:
+    """Measure both models on the test split; intervals are drawn from the generator."""
     findings, edit = films.radiographs.findings, settings.attack.label
     probabilities = {
         model: {name: expit(value.astype(np.float64)) for name, value in each.items()}
@@ -80,27 +85,15 @@ def measure(
         for model, each in probabilities.items()
     }
     target = edit.index(findings)
-    truth, patients = films.labels(films.test), films.patients(films.test)
-    of_triggered, patients_triggered = (
-        films.labels(films.triggered),
-        films.patients(films.triggered),
-    )
-    network = films.trigger_boxes()
-    successful = {
-        model: _successful(
-            settings, points[model], of_triggered[:, target], each["triggered"][:, target]
-        )
-        for model, each in probabilities.items()
-    }
-    regions = {model: boxes(each["triggered"]) for model, each in screenings.items()}
-    return Measured(
+    of_triggered = films.labels(films.triggered)
+    return AttackMeasured(
         performances=_performances(settings, films, probabilities, generator),
         macro_difference=auroc_difference(
             findings,
-            truth,
+            films.labels(films.test),
             probabilities["backdoored"]["clean"],
             probabilities["clean"]["clean"],
-            patients,
+            films.patients(films.test),
             generator,
         ),
         points=points,
@@ -111,11 +104,31 @@ def measure(
             probabilities["backdoored"]["triggered"][:, target],
             probabilities["clean"]["triggered"][:, target],
             probabilities["backdoored"]["clean"][films.triggered_in_test, target],
-            patients_triggered,
+            films.patients(films.triggered),
             points["backdoored"],
             points["clean"],
             generator,
         ),
+        successful={
+            model: _successful(
+                settings, points[model], of_triggered[:, target], each["triggered"][:, target]
+            )
+            for model, each in probabilities.items()
+        },
+    )
+
+
+def measure(
+    settings: ExperimentSettings, films: Films, logits: Logits, screenings: Screenings
+) -> Measured:
+    """Measure everything on the test split; intervals are drawn from the seed."""
+    generator = np.random.default_rng([settings.seed, MEASURING])
+    attack = measure_attack(settings, films, logits, generator)
+    patients, patients_triggered = films.patients(films.test), films.patients(films.triggered)
+    network = films.trigger_boxes()
+    regions = {model: boxes(each["triggered"]) for model, each in screenings.items()}
+    return Measured(
+        **vars(attack),
         detection=tuple(
             score
             for model in screenings
@@ -127,7 +140,7 @@ def measure(
                 suspicion_triggered=screenings[model]["triggered"].suspicion[detector],
                 patients_clean=patients,
                 patients_triggered=patients_triggered,
-                successful=successful[model],
+                successful=attack.successful[model],
                 regions=regions[model] if detector in POINTING else None,
                 triggers=network,
                 generator=generator,
@@ -144,7 +157,6 @@ def measure(
             for model in screenings
             for condition in CONDITIONS
         ),
-        successful=successful,
         hits=None
         if network is None
         else {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from lucency.data.inputs import Inputs
 from lucency.detect.images.reference import require_patients
 from lucency.errors import ConfigError
@@ -13,17 +15,22 @@ from lucency.victims.architectures import build
 
 def check_settings(settings: ExperimentSettings, radiographs: Radiographs) -> None:
     """What shows before a pixel is read. Raises ConfigError or DataError."""
-    victim = settings.victim
-    n_findings = len(radiographs.findings)
-    network = build(victim.architecture, settings.input.channels, n_findings, settings.seed)
+    network = check_training(settings, radiographs)
     find_layer(network, settings.explain.layer)
     require_patients(len({radiographs.patient_ids[r] for r in radiographs.rows("reference")}))
+
+
+def check_training(settings: ExperimentSettings, radiographs: Radiographs) -> nn.Module:
+    """The same for what trains, without explanations and detectors; the network, untrained."""
+    victim = settings.victim
     n_training = len(radiographs.rows("train"))
     if victim.batch_size > n_training:
         raise ConfigError(
             f"[victim] batch_size must be at most the {n_training} training images, got "
             f"{victim.batch_size}."
         )
+    n_findings = len(radiographs.findings)
+    return build(victim.architecture, settings.input.channels, n_findings, settings.seed)
 
 
 def check_trigger(settings: ExperimentSettings, clean: Inputs) -> None:

@@ -12,31 +12,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from lucency.detect.images.screen import Schedule, Screener, Screening, fit_screener, screen
-from lucency.evaluate.ranking import auroc
 from lucency.experiment import tables
-from lucency.experiment.films import Films, load, perturb_films, read_films
+from lucency.experiment.films import Films, load, perturb_films, poison_films, read_clean
 from lucency.experiment.gallery import draw_gallery
 from lucency.experiment.measure import measure
 from lucency.experiment.preflight import check_settings
 from lucency.experiment.settings import ExperimentSettings
-from lucency.experiment.summary import summarise
-from lucency.manifest import versions
-from lucency.progress import Progress, silent
-from lucency.records import MODELS, Condition, Epoch, FloatArray, Model, Radiographs
-from lucency.report.page import render_run
-from lucency.runs import RunFolder, digest, write_json, write_text, write_via
-from lucency.victims.card import load_victim, save_victim
-from lucency.victims.train import train
-from lucency.victims.victim import Passes, Victim, default_device, predict
-
-IDENTITY = ("lucency", "lucency code", "torch", "monai")
-POISONED_ON_PURPOSE = (
-    "Backdoored on purpose, for research on the detection of backdoors. Not for clinical use."
+from lucency.experiment.stages import (
+    predict_all,
+    run_identity,
+    screen_films,
+    train_backdoored,
+    train_clean,
 )
+from lucency.experiment.summary import summarise
+from lucency.progress import Progress, silent
+from lucency.records import MODELS, Epoch, Model
+from lucency.report.page import render_run
+from lucency.runs import RunFolder, write_json, write_text, write_via
+from lucency.victims.victim import Victim
 
 
 @dataclass
@@ -74,7 +70,8 @@ def run(
             folder.clear()
         clock = Clock()
         with clock.stage("reading"):
-            films = read_films(settings, radiographs, progress)
+            clean = read_clean(settings, radiographs, progress)
+            films = poison_films(settings, clean, progress)
         victims = _carry_out(
             settings, films, folder, clock, progress, identity, config_toml, command
         )
@@ -103,17 +100,17 @@ def _carry_out(
     write_via(folder.path("ledger.parquet"), tables.ledger(settings, films).write_parquet)
     victims: dict[Model, Victim] = {}
     epochs: dict[Model, tuple[Epoch, ...]] = {}
-    # The clean one first: an attacker who perturbs films takes its gradients.
-    for model in reversed(MODELS):
-        if model == "backdoored" and settings.attack.perturbation is not None:
-            with clock.stage("perturbing"):
-                films = perturb_films(
-                    films, settings.attack.perturbation, victims["clean"], progress
-                )
-        with clock.stage(f"training the {model} model"):
-            victims[model], epochs[model] = train_victim(settings, films, model, folder, progress)
+    with clock.stage("training the clean model"):
+        victims["clean"], epochs["clean"] = train_clean(settings, films, folder, progress)
+    if settings.attack.perturbation is not None:
+        with clock.stage("perturbing"):
+            films = perturb_films(films, settings.attack.perturbation, victims["clean"], progress)
+    with clock.stage("training the backdoored model"):
+        victims["backdoored"], epochs["backdoored"] = train_backdoored(
+            settings, films, folder, progress
+        )
     with clock.stage("predicting"):
-        logits = {m: _predict_all(victims[m], films, progress) for m in MODELS}
+        logits = {m: predict_all(victims[m], films, progress) for m in MODELS}
     screeners, screenings, costs = {}, {}, {}
     for model in MODELS:
         with clock.stage(f"screening on the {model} model"):
@@ -146,93 +143,3 @@ def _carry_out(
     with clock.stage("writing the report"):
         write_text(folder.path("report.html"), render_run(folder.folder))
     return victims
-
-
-def run_identity(settings: ExperimentSettings, radiographs: Radiographs) -> str:
-    """The digest that names a run: its settings, its data set's table, and all that its bytes
-    depend on. Where the data lie does not matter; what they hold does."""
-    config = settings.model_dump(mode="json")
-    config["data"].pop("path", None)
-    return digest(
-        {
-            "config": config,
-            "data": {
-                "images": list(radiographs.image_ids),
-                "patients": list(radiographs.patient_ids),
-                "splits": list(radiographs.splits),
-                "labels": radiographs.labels.tobytes().hex(),
-            },
-            "versions": {k: v for k, v in versions().items() if k in IDENTITY},
-            "device": default_device().type,
-            "threads": torch.get_num_threads(),
-        }
-    )
-
-
-def train_victim(
-    settings: ExperimentSettings, films: Films, model: Model, folder: RunFolder, progress: Progress
-) -> tuple[Victim, tuple[Epoch, ...]]:
-    """Train one model, or take it from the run folder if it is there whole."""
-    place = folder.path(f"models/{model}")
-    history = place / "training.json"
-    if not history.exists():
-        trained = train(
-            films.training_set(poisoned=model == "backdoored"),
-            films.validation_set(),
-            settings.input,
-            films.radiographs.findings,
-            settings.victim,
-            macro_auroc,
-            seed=settings.seed,
-            checkpoint=folder.checkpoint / f"{model}.safetensors",
-            progress=progress,
-            description=f"Training the {model} model",
-        )
-        purpose = POISONED_ON_PURPOSE if model == "backdoored" else "Clean control."
-        save_victim(place, trained.victim, settings.victim.architecture, purpose)
-        # Last: its presence says that the weights are whole.
-        write_json(history, {"epochs": [e.model_dump() for e in trained.epochs]})
-    # Always from disk, so that a continued run computes with the very same object.
-    return load_victim(place), tables.read_epochs(history)
-
-
-def screen_films(
-    settings: ExperimentSettings, films: Films, victim: Victim, progress: Progress
-) -> tuple[Screener, dict[Condition, Screening], Passes]:
-    """Calibrate on the reference split, screen the clean and the triggered test films.
-
-    Returns the passes spent on the clean ones. No ledger enters.
-    """
-    reference = films.reference
-    screener = fit_screener(
-        victim,
-        reference.images,
-        [films.radiographs.patient_ids[r] for r in reference.rows],
-        seed=settings.seed,
-        views=[films.radiographs.views[r] for r in reference.rows],
-        alpha=settings.detect.alpha,
-        schedule=Schedule(fit_share=settings.detect.fit_share),
-        progress=progress,
-    )
-    before = (victim.passes.forwards, victim.passes.backwards)
-    clean = screen(screener, films.test.images, progress=progress)
-    spent = Passes(victim.passes.forwards - before[0], victim.passes.backwards - before[1])
-    triggered = screen(screener, films.triggered.images, progress=progress)
-    return screener, {"clean": clean, "triggered": triggered}, spent
-
-
-def macro_auroc(labels: FloatArray, probabilities: FloatArray) -> float | None:
-    """Mean of the findings' AUROCs where defined; None where none is."""
-    each = [auroc(labels[:, k], probabilities[:, k]) for k in range(labels.shape[1])]
-    defined = [value for value in each if value is not None]
-    return float(np.mean(defined)) if defined else None
-
-
-def _predict_all(victim: Victim, films: Films, progress: Progress) -> dict[str, FloatArray]:
-    """Logits of the validation films, the clean test films and the triggered test films."""
-    validation = films.validation
-    return {
-        "validation": predict(victim, validation.images, progress=progress),
-        "clean": predict(victim, films.test.images, progress=progress),
-        "triggered": predict(victim, films.triggered.images, progress=progress),
-    }

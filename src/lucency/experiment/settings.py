@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from lucency.attacks.ledger import AttackSettings
 from lucency.data.preprocess import InputContract
 from lucency.data.sources import Source
+from lucency.errors import ConfigError
 from lucency.records import Record
 from lucency.victims.train import VictimSettings
 
@@ -55,3 +58,15 @@ class ExperimentSettings(Record):
     explain: ExplainSettings = ExplainSettings()
     detect: DetectSettings = DetectSettings()
     report: ReportSettings = ReportSettings()
+
+
+def with_data(settings: ExperimentSettings, path: Path, file: str) -> ExperimentSettings:
+    """The same settings for data that lie elsewhere; file: what errors call them. Raises
+    ConfigError for a data set that is read from no path."""
+    if not hasattr(settings.data, "path"):
+        raise ConfigError(
+            f"--data needs a data set that is read from a path, got [data] source = "
+            f"'{settings.data.source}' ({file}); leave --data out."
+        )
+    moved = settings.data.model_copy(update={"path": path})
+    return settings.model_copy(update={"data": moved})

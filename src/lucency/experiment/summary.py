@@ -59,7 +59,7 @@ def summarise(
     command: str,
 ) -> RunReport:
     """The whole record; nothing in it depends on the clock."""
-    attack = _attack(settings, films)
+    attack = summarise_attack(settings, films)
     reference = _reference(screeners["backdoored"])
     return RunReport(
         name=settings.name,
@@ -81,7 +81,7 @@ def summarise(
         data=_data(settings, films),
         attack=attack,
         preprocessing=_preprocessing(settings),
-        victims=tuple(_victim(settings, m, victims[m], epochs[m]) for m in victims),
+        victims=tuple(summarise_victim(settings, m, victims[m], epochs[m]) for m in victims),
         performances=measured.performances,
         macro_difference=measured.macro_difference,
         operating_points=measured.points["backdoored"],
@@ -127,7 +127,8 @@ def _data(settings: ExperimentSettings, films: Films) -> DataSummary:
     )
 
 
-def _attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
+def summarise_attack(settings: ExperimentSettings, films: Films) -> AttackSummary:
+    """What was done to the training set, in words and numbers."""
     attack, contract = settings.attack, settings.input
     trigger = attack.trigger
     labels = films.poisoned_labels()
@@ -190,9 +191,10 @@ def _reference(screener: Screener) -> ReferenceSummary:
     )
 
 
-def _victim(
+def summarise_victim(
     settings: ExperimentSettings, model: Model, victim: Victim, epochs: tuple[Epoch, ...]
 ) -> VictimSummary:
+    """One trained model."""
     chosen = settings.victim
     weights = (
         ""

@@ -8,9 +8,7 @@ and the same Lucency, and the model's own code if it has any, must be installed 
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -19,19 +17,24 @@ import torch
 
 from lucency.config_faults import shown
 from lucency.data.guard import FileImages, WorkerError
-from lucency.errors import ConfigError, LucencyError, MissingExtra, ModelError
-from lucency.manifest import versions
+from lucency.errors import ConfigError, LucencyError, ModelError
+from lucency.ray_cluster import (
+    PATIENCE_S,
+    RETRIES,
+    capacity,
+    connected,
+    first_line,
+    import_ray,
+    require_capacity,
+    require_software,
+    software,
+)
 from lucency.screening.films import FilmList
-from lucency.screening.grpc_probe import require_server
 from lucency.screening.parts import Rows, Run, screen_rows
 from lucency.screening.worker import Job, Part
 
-LOCAL, AUTO = "local", "auto"
 # Parts in flight for each worker: one in work, one waiting.
 AHEAD = 2
-RETRIES = 5
-# Without any processor for this long, seconds, a cluster has none, rather than none yet.
-PATIENCE_S = 60.0
 
 
 def on_ray(address: str) -> Run:
@@ -43,17 +46,12 @@ def on_ray(address: str) -> Run:
     has no processor (no GPU, if the model is on one), ModelError for a network that cannot be
     copied, and LucencyError, with the machine's name, for what a worker raised.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtra("Screening on a cluster", "ray") from error
-    if address not in (LOCAL, AUTO) and "://" not in address:
-        require_server(address)
+    ray = import_ray("Screening on a cluster", address)
 
     def run(job: Job, films: FilmList, parts: Sequence[Rows]) -> Iterator[Part]:
         if not parts:
             return
-        with _connected(ray, address):
+        with connected(ray, address):
             yield from screen_on(ray, job, films, parts)
 
     return run
@@ -68,17 +66,14 @@ def screen_on(ray: Any, job: Job, films: FilmList, parts: Sequence[Rows]) -> Ite
     waiting: list[Any] = []
     while True:
         # Counted anew each time: machines come and go.
-        slots = AHEAD * max(1, _capacity(ray, needed))
+        slots = AHEAD * max(1, capacity(ray, needed))
         for rows in islice(rest, max(0, slots - len(waiting))):
             waiting.append(remote.remote(shared, rows[0], _named(films, rows)))
         if not waiting:
             return
         done, waiting = ray.wait(waiting, num_returns=1, timeout=PATIENCE_S)
-        if not done and not _capacity(ray, needed):
-            raise ConfigError(
-                f"The Ray cluster must have a {needed} to screen on, got none for "
-                f"{PATIENCE_S:.0f} s; start a machine that has one, or leave --ray out."
-            )
+        if not done:
+            require_capacity(ray, needed)
         for reference in done:
             yield Part.model_validate_json(_result(ray, reference))
 
@@ -93,17 +88,13 @@ def _named(films: FilmList, rows: Rows) -> FilmList:
     )
 
 
-def _capacity(ray: Any, kind: str) -> int:
-    return int(ray.cluster_resources().get(kind, 0))
-
-
 def _put(ray: Any, job: Job) -> Any:
     try:
-        return ray.put((job, _software()))
+        return ray.put((job, software()))
     except Exception as error:
         raise ModelError(
             "The network must be one that can be copied to other processes, but this one cannot "
-            f"({_first_line(error)}); leave --ray out."
+            f"({first_line(error)}); leave --ray out."
         ) from error
 
 
@@ -122,13 +113,9 @@ def _result(ray: Any, reference: Any) -> str:
     except ray.exceptions.RayError as error:
         raise LucencyError(
             f"The cluster must finish every part of the screening, but lost one {RETRIES + 1} "
-            f"times ({_first_line(error)}); start the same command again to go on."
+            f"times ({first_line(error)}); start the same command again to go on."
         ) from error
     return text
-
-
-def _first_line(error: Exception) -> str:
-    return shown(str(error).strip().partition("\n")[0].rstrip("."), 200)
 
 
 # --- on a worker ---------------------------------------------------------------------------------
@@ -155,51 +142,13 @@ def _fetched(reference: Any) -> Job:
     import ray
 
     try:
-        job, software = ray.get(reference)
+        job, theirs = ray.get(reference)
     except Exception as error:
         cause = str(error).strip().rpartition("\n")[2]
         raise ConfigError(
             "Every machine of the cluster must be able to load the model, but this one gives: "
             f"{shown(cause, 200)}; install the model's code there, or put it on PYTHONPATH."
         ) from error
-    for name, version in _software().items():
-        if software[name] != version:
-            raise ConfigError(
-                f"Every machine of the cluster must have the same {name}, {software[name]}, but "
-                f"this one has {version}; install the same there."
-            )
+    require_software(theirs)
     found: Job = job
     return found
-
-
-def _software() -> dict[str, str]:
-    """What p-values depend on: calibration and suspects must meet the same code."""
-    return {name: versions()[name] for name in ("lucency code", "torch")}
-
-
-# --- the connection ------------------------------------------------------------------------------
-
-
-@contextmanager
-def _connected(ray: Any, address: str) -> Iterator[None]:
-    """Connect, and leave the cluster on any exit; a connection that this process has already is
-    used for "auto", and kept."""
-    if address == AUTO and ray.is_initialized():
-        yield
-        return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "critical"}
-    if address == LOCAL:
-        options["include_dashboard"] = False
-    # Ray tells of workers and machines that died on standard output, which is for the answer.
-    with redirect_stdout(sys.stderr):
-        try:
-            ray.init(address, **options)
-        except Exception as error:
-            raise ConfigError(
-                f"--ray must be the address of a running Ray cluster, 'auto' or 'local'; "
-                f"{address!r} gives: {_first_line(error)}."
-            ) from error
-        try:
-            yield
-        finally:
-            ray.shutdown()
