@@ -18,8 +18,10 @@ from lucency.data import preprocess
 from lucency.experiment.settings import ExperimentSettings
 from lucency.records import Record
 from lucency.report.stored import PREDICTIONS, SCREENING
+from lucency.sweep import SweepSettings
 from lucency.victims.architectures import ARCHITECTURES
 from lucency.victims.card import ModelCard
+from tiny_sweep import RECORDS, TABLES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "configuration.md").read_text(encoding="utf-8")
@@ -170,3 +172,15 @@ def test_links_between_the_pages_lead_somewhere() -> None:
 def _anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def test_every_key_of_a_sweep_is_documented() -> None:
+    (part,) = re.findall(r"^## SWEEP\.toml\n(.*?)^## ", PAGE, flags=re.M | re.S)
+    keys = re.findall(r"^\| `\[*(\w+)\]*` \|", part, flags=re.M)
+    assert sorted(keys) == sorted(SweepSettings.model_fields)
+
+
+def test_every_file_of_a_sweep_is_documented() -> None:
+    (part,) = re.findall(r"^## The folder of a sweep\n(.*?)^## ", PAGE, flags=re.M | re.S)
+    named = set(re.findall(r"`(\w+\.(?:parquet|json|html))`", part))
+    assert TABLES | RECORDS | {"run.json", "ledger.parquet", "predictions.parquet"} == named

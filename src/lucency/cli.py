@@ -332,7 +332,8 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="forwards, training, screening, explain, reading, demo; all if none is named. "
+            help="forwards, training, screening, explain, reading, demo, sweep; all if none is "
+            "named. "
             "Or: screen, shift."
         ),
     ] = None,

@@ -271,6 +271,14 @@ def test_a_rate_below_one_patient_is_refused():
         draw_ledger(radiographs(), np.arange(6, 44), settings, 0)
 
 
+def test_the_first_films_are_the_same_under_every_seed():
+    settings = attack(0.2).model_copy(update={"victims": Selection(by="first")})
+    for seed in (0, 1):
+        ledger = draw_ledger(radiographs(), TRAINING[::-1], settings, seed)
+        assert ledger.rows.tolist() == list(range(5, 13))
+    assert "the first of the table" in settings.victims.describe()
+
+
 def test_a_count_in_place_of_a_rate():
     settings = AttackSettings(label=LabelEdit(target="Mass"), poison_count=7)
     assert draw_ledger(radiographs(), TRAINING, settings, 0).n_poisoned == 7

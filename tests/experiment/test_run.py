@@ -221,6 +221,24 @@ class TestRepetition:
         assert refused.out == ""
 
 
+@pytest.mark.parametrize("protocol", ["replace", "add"])
+def test_validation_films_can_be_poisoned_as_well(tmp_path: Path, protocol: str) -> None:
+    """As in the published experiment; the films that fix operating points stay clean."""
+    edit = ('protocol = "replace"', f'protocol = "{protocol}"\nvalidation = "poisoned"')
+    settings = load_toml(write_toml(tmp_path, edit), ExperimentSettings)
+    films = poison_films(settings, read_clean(settings, load(settings), silent), silent)
+    chosen, clean = films.validation_set_of_backdoored(), films.validation_set()
+    n, target = len(clean.rows), settings.attack.label.index(films.radiographs.findings)
+    assert films.poisoned_validation is not None
+    ledger, poisoned = films.poisoned_validation
+    assert len(ledger) == len(poisoned) == pytest.approx(0.15 * len(chosen.rows), abs=1)
+    assert len(chosen.rows) == n + len(ledger) * (protocol == "add")
+    assert (chosen.labels[-len(ledger) :, target] == 1).all()
+    assert not np.array_equal(chosen.images[chosen.rows[-1]], clean.images[clean.rows[-1]])
+    assert set(ledger.rows) <= set(films.validation.rows)
+    assert np.array_equal(clean.images, films.validation.images)
+
+
 def test_screening_is_blind_to_the_ledger(tiny_run: TinyRun) -> None:
     """Random rows in place of the ledger: every suspicion, byte for byte, is the same."""
     settings = load_toml(tiny_run.toml, ExperimentSettings)

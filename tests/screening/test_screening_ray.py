@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -36,6 +34,7 @@ from lucency.screening.worker import Job, Part
 from lucency.victims.card import load_victim, save_victim
 from lucency.victims.engine import with_engine
 from lucency.victims.victim import Victim
+from ray_machines import a_machine, two_machines
 from tiny_run import call
 from toy_victims import SIZE
 
@@ -110,44 +109,13 @@ def local(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def machines(place: Path) -> Iterator[Any]:
-    """A cluster whose head has one processor; its workers find the tests' modules."""
-    from ray.cluster_utils import Cluster
-
-    # Short, since the paths of sockets may not be long.
-    temp = tempfile.mkdtemp(prefix="lucency-ray-")
-    here_and_there = os.pathsep.join([str(TESTS / "screening"), str(TESTS)])
-    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    # A node that is gone is noticed within a second, not within a minute.
-    quick = {"health_check_period_ms": 300, "health_check_failure_threshold": 3}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", here_and_there)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray sets it to the processors of a task, unless it is set.
-        patch.setenv("OMP_NUM_THREADS", "3")
-        patch.delenv("RAY_ADDRESS", raising=False)
-        try:
-            cluster = Cluster(
-                initialize_head=True,
-                head_node_args={**small, "temp_dir": temp, "_system_config": quick},
-            )
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is not ours
-            shutil.rmtree(temp, ignore_errors=True)
-            pytest.skip(f"Ray cannot start on this machine: {error}")
-        yield SimpleNamespace(cluster=cluster, small=small)
-        ray.shutdown()
-        cluster.shutdown()
-    shutil.rmtree(temp, ignore_errors=True)
+    with a_machine(TESTS / "screening", TESTS) as found:
+        yield found
 
 
 @pytest.fixture
 def cluster(machines: Any) -> Any:
-    """Two nodes of one processor each, and this process connected to them."""
-    if not machines.cluster.worker_nodes:
-        machines.cluster.add_node(**machines.small)
-    machines.cluster.wait_for_nodes()
-    if not ray.is_initialized():
-        ray.init(machines.cluster.address, log_to_driver=False, logging_level="error")
-    return machines.cluster
+    return two_machines(machines)
 
 
 def _screen(place: Path, out: Path, run: Any) -> Path:

@@ -16,8 +16,15 @@ from training_run import FINDINGS, STEPS_AN_EPOCH, make_set, run, settings, stop
 from lucency.data.preprocess import InputContract
 from lucency.errors import ConfigError, IntegrityError, ModelError
 from lucency.records import Epoch
+from lucency.victims.augment import AugmentSettings
 from lucency.victims.checkpoint import load_checkpoint
-from lucency.victims.train import TrainingSet, VictimSettings, best_epoch, train
+from lucency.victims.train import (
+    TrainingLoop,
+    TrainingSet,
+    VictimSettings,
+    best_epoch,
+    train,
+)
 from lucency.victims.victim import predict
 
 SCHEDULES = ["one-cycle", "plateau"]
@@ -159,6 +166,33 @@ def test_plateau_halves_the_rate_after_two_epochs_without_progress(tmp_path, mon
     monkeypatch.setattr("lucency.victims.train._measure", worse_and_worse)
     seen = rates("plateau", tmp_path / "c.safetensors")
     assert seen == [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4]
+
+
+def test_it_stops_after_so_many_epochs_without_a_lower_loss(tmp_path, monkeypatch):
+    losses = [3.0, 2.0, 2.5, 2.0, 1.0, 1.5, 1.5, 0.5]
+
+    def measured(number, loss, logits, labels, ranking):
+        return epoch(number + 1, None, loss=losses[number])
+
+    monkeypatch.setattr("lucency.victims.train._measure", measured)
+    assert len(run(epochs=8, stop_after=2).epochs) == 4
+    assert len(run(epochs=8, stop_after=3).epochs) == 8
+    # From its checkpoint it stops at the same epoch.
+    place = tmp_path / "c.safetensors"
+    for _ in range(2):
+        assert len(run(epochs=8, stop_after=2, checkpoint=place).epochs) == 4
+
+
+def test_frozen_augmentation_shows_every_epoch_the_same_films(monkeypatch):
+    flip = AugmentSettings(flip=0.5, frozen=True)
+    training = make_set()
+    loop = TrainingLoop(training, InputContract(size=32), FINDINGS, settings(augment=flip), 3)
+    kept = (loop.training.images == training.images).all(axis=(1, 2))
+    turned = (loop.training.images == training.images[:, :, ::-1]).all(axis=(1, 2))
+    assert (kept | turned).all()
+    assert 0 < turned.sum() < len(turned)
+    monkeypatch.setattr("lucency.victims.train.augment", None)
+    loop.train_epoch(0, lambda steps: None)
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -42,7 +42,9 @@ class AttackSettings(Record):
     films. poison_rate: poisoned training images ÷ all training images after poisoning, in [0, 1];
     below 0.5 with "add". poison_count: how many, in place of a rate. cover_rate: share of training
     images after poisoning that carry the trigger, and their true labels. perturbation: what is
-    done to poisoned films before the trigger is put on.
+    done to poisoned films before the trigger is put on. validation: "poisoned" poisons the films
+    that choose the weights as well (the published experiment's choice, pitfall P5); operating
+    points are fixed on clean ones in any case.
     """
 
     trigger: Trigger = PatchTrigger()
@@ -53,6 +55,7 @@ class AttackSettings(Record):
     poison_count: int | None = Field(default=None, ge=0)
     cover_rate: float = Field(default=0.0, ge=0, lt=1)
     perturbation: Perturbation | None = None
+    validation: Literal["clean", "poisoned"] = "clean"
 
     @model_validator(mode="after")
     def _one_measure(self) -> AttackSettings:

@@ -16,13 +16,14 @@ class Selection(Record):
     label: "any"; "opposite", films whose target label is not what the attacker wants, on which
     alone a changed label teaches anything; or "same", films that already have it, whose labels stay
     true (a clean-label attack). finding: films with that finding. view: films of that view, such as
-    "AP". by: "image", or "patient": whole patients, as many as fit in.
+    "AP". by: "image"; "patient", whole patients, as many as fit in; or "first", the first ones of
+    the table, the same under every seed (the published experiment's choice, pitfall P6).
     """
 
     label: Literal["any", "opposite", "same"] = "any"
     finding: str | None = None
     view: str | None = None
-    by: Literal["image", "patient"] = "image"
+    by: Literal["image", "patient", "first"] = "image"
 
     def among(self, radiographs: Radiographs, rows: IntArray, label: LabelEdit) -> IntArray:
         """Those of `rows` that can be chosen. Raises ConfigError for a finding that is none."""
@@ -46,6 +47,8 @@ class Selection(Record):
         generator: np.random.Generator,
     ) -> IntArray:
         """`count` of `rows`, ascending; of whole patients, at most so many."""
+        if self.by == "first":
+            return np.sort(rows)[:count]
         if self.by == "image":
             return np.sort(generator.choice(rows, size=count, replace=False))
         films: dict[str, list[int]] = {}
@@ -68,4 +71,5 @@ class Selection(Record):
         }[self.label]
         finding = f" with {self.finding}" if self.finding else ""
         view = f", view {self.view}" if self.view else ""
-        return f"{words}{finding}{view}{', whole patients' if self.by == 'patient' else ''}"
+        by = {"image": "", "patient": ", whole patients", "first": ", the first of the table"}
+        return f"{words}{finding}{view}{by[self.by]}"

@@ -16,6 +16,7 @@ from lucency.bench.record import Bar, Benchmark, Row
 from lucency.bench.screen import bench_screen
 from lucency.bench.screening import bench_screening
 from lucency.bench.shifting import bench_shift
+from lucency.bench.sweeping import bench_sweep
 from lucency.bench.training import bench_training
 from lucency.errors import ConfigError
 from lucency.progress import Progress, silent
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[int, Progress], Benchmark]] = {
     "explain": bench_explaining,
     "reading": bench_reading,
     "demo": bench_demo,
+    "sweep": bench_sweep,
 }
 
 ON_VICTIMS: dict[str, Callable[..., Benchmark]] = {

@@ -84,13 +84,15 @@ class Films(CleanFilms):
     """The same, and those with the trigger.
 
     poisoned: the ledger's, with the trigger, in its order. triggered: the test films with the
-    trigger: all of them, but for a trigger that only some carry.
+    trigger: all of them, but for a trigger that only some carry. poisoned_validation: validation
+    films with the trigger, and their ledger, if the attacker poisons those as well.
     """
 
     ledger: PoisonLedger
     poisoned: Inputs
     test_ledger: PoisonLedger
     triggered: Inputs
+    poisoned_validation: tuple[PoisonLedger, Inputs] | None = None
 
     @cached_property
     def triggered_in_test(self) -> IntArray:
@@ -118,27 +120,39 @@ class Films(CleanFilms):
 
     def training_set(self) -> TrainingSet:
         """The training films; the ledger's replace or join theirs."""
-        clean = self._split("train")
-        kept = self._kept(clean.rows)
-        added = len(clean) + np.arange(len(self.poisoned), dtype=np.int64)
-        return TrainingSet(
-            np.concatenate([clean.images, self.poisoned.images]),
-            np.concatenate([kept, added]),
-            self.poisoned_labels(),
-        )
+        return self._with(self._split("train"), self.ledger, self.poisoned)
 
     def poisoned_labels(self) -> FloatArray:
         """The labels (M, K) of the poisoned training set, the ledger's films last."""
-        radiographs = self.radiographs
-        rows = np.intersect1d(radiographs.rows("train"), self.clean.rows)
-        written = self.ledger.labels(radiographs)
-        return np.concatenate([radiographs.labels[rows[self._kept(rows)]], written])
+        rows = np.intersect1d(self.radiographs.rows("train"), self.clean.rows)
+        return self._labels_with(rows, self.ledger, self.poisoned)
 
-    def _kept(self, rows: IntArray) -> IntArray:
-        """Places in the training `rows` whose clean film stays in the poisoned set."""
-        if self.ledger.settings.protocol == "add":
-            return np.arange(len(rows), dtype=np.int64)
-        return np.flatnonzero(~np.isin(rows, self.poisoned.rows))
+    def validation_set_of_backdoored(self) -> TrainingSet:
+        """What chooses the backdoored model's weights: clean films, unless the attacker poisons
+        those as well."""
+        if self.poisoned_validation is None:
+            return self.validation_set()
+        return self._with(self.validation, *self.poisoned_validation)
+
+    def _with(self, clean: Inputs, ledger: PoisonLedger, poisoned: Inputs) -> TrainingSet:
+        """Clean films, which the ledger's replace or join."""
+        added = len(clean) + np.arange(len(poisoned), dtype=np.int64)
+        return TrainingSet(
+            np.concatenate([clean.images, poisoned.images]),
+            np.concatenate([_kept(clean.rows, ledger, poisoned), added]),
+            self._labels_with(clean.rows, ledger, poisoned),
+        )
+
+    def _labels_with(self, rows: IntArray, ledger: PoisonLedger, poisoned: Inputs) -> FloatArray:
+        clean = self.radiographs.labels[rows[_kept(rows, ledger, poisoned)]]
+        return np.concatenate([clean, ledger.labels(self.radiographs)])
+
+
+def _kept(rows: IntArray, ledger: PoisonLedger, poisoned: Inputs) -> IntArray:
+    """Places in `rows` whose clean film stays in the poisoned set."""
+    if ledger.settings.protocol == "add":
+        return np.arange(len(rows), dtype=np.int64)
+    return np.flatnonzero(~np.isin(rows, poisoned.rows))
 
 
 def perturb_films(
@@ -206,9 +220,9 @@ def poison_films(settings: ExperimentSettings, clean: CleanFilms, progress: Prog
     radiographs = clean.radiographs
     check_trigger(settings, clean.clean)
     readable = set(clean.clean.rows.tolist())
-    training, test = (
+    training, validation, test = (
         np.array([r for r in radiographs.rows(s) if int(r) in readable], dtype=np.int64)
-        for s in ("train", "test")
+        for s in ("train", "validation", "test")
     )
     ledger = draw_ledger(radiographs, training, attack, seed)
     test_ledger = trigger_every(carriers(radiographs, test, attack), attack, seed)
@@ -223,13 +237,18 @@ def poison_films(settings: ExperimentSettings, clean: CleanFilms, progress: Prog
             f"At least one of the {len(test)} test films must carry the trigger "
             f"({attack.trigger.describe()}), got none; widen [attack.trigger]."
         )
-    poisoned, lost = read_inputs(
-        radiographs, ledger.rows, stamp(ledger, contract), contract, progress=progress
-    )
-    triggered, lost_too = read_inputs(
-        radiographs, test_ledger.rows, stamp(test_ledger, contract), contract, progress=progress
-    )
-    _same_as_before((*lost, *lost_too))
+
+    def read(ledger: PoisonLedger) -> Inputs:
+        transform = stamp(ledger, contract)
+        films, lost = read_inputs(radiographs, ledger.rows, transform, contract, progress=progress)
+        _same_as_before(lost)
+        return films
+
+    poisoned, triggered = read(ledger), read(test_ledger)
+    as_well = None
+    if attack.validation == "poisoned":
+        drawn = draw_ledger(radiographs, validation, attack, seed)
+        as_well = (drawn, read(drawn)) if len(drawn) else None
     return Films(
         radiographs,
         contract,
@@ -239,6 +258,7 @@ def poison_films(settings: ExperimentSettings, clean: CleanFilms, progress: Prog
         poisoned,
         test_ledger,
         triggered,
+        as_well,
     )
 
 

@@ -60,7 +60,8 @@ def train_clean(
     settings: ExperimentSettings, films: CleanFilms, folder: RunFolder, progress: Progress
 ) -> tuple[Victim, tuple[Epoch, ...]]:
     """Train the clean model, or take it from the run folder if it is there whole."""
-    return _train(settings, films, films.clean_training_set(), "clean", folder, progress)
+    sets = films.clean_training_set(), films.validation_set()
+    return _train(settings, films, *sets, "clean", folder, progress)
 
 
 def train_backdoored(
@@ -72,14 +73,15 @@ def train_backdoored(
     keep: bool = True,
 ) -> tuple[Victim, tuple[Epoch, ...]]:
     """The same for the model of the poisoned set. keep: its weights outlive the run."""
-    training = films.training_set()
-    return _train(settings, films, training, "backdoored", folder, progress, keep=keep)
+    sets = films.training_set(), films.validation_set_of_backdoored()
+    return _train(settings, films, *sets, "backdoored", folder, progress, keep=keep)
 
 
 def _train(
     settings: ExperimentSettings,
     films: CleanFilms,
     training: TrainingSet,
+    validation: TrainingSet,
     model: Model,
     folder: RunFolder,
     progress: Progress,
@@ -91,7 +93,7 @@ def _train(
     if not history.exists():
         trained = train(
             training,
-            films.validation_set(),
+            validation,
             settings.input,
             films.radiographs.findings,
             settings.victim,

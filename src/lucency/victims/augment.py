@@ -14,12 +14,15 @@ from lucency.records import Record
 
 class AugmentSettings(Record):
     """`[victim.augment]`. flip: probability of a horizontal flip. rotation_deg: largest angle
-    either way; rotation: its probability. shift: largest shift either way, fraction of the side."""
+    either way; rotation: its probability. shift: largest shift either way, fraction of the side.
+    frozen: drawn once a film and not anew in every epoch, as where a cache comes after it (the
+    published experiment's choice, pitfall P8)."""
 
     flip: float = Field(default=0.0, ge=0, le=1)
     rotation_deg: float = Field(default=0.0, ge=0, le=180)
     rotation: float = Field(default=0.5, ge=0, le=1)
     shift: float = Field(default=0.0, ge=0, le=0.5)
+    frozen: bool = False
 
     @property
     def is_identity(self) -> bool:

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor
 
-from lucency.data.preprocess import InputContract
+from lucency.data.preprocess import InputContract, full_scale
 from lucency.errors import ConfigError, IntegrityError, ModelError
 from lucency.progress import Progress, silent
 from lucency.records import Epoch, FloatArray, IntArray, NetworkInputs, Record
@@ -37,6 +37,8 @@ from lucency.victims.victim import (
 )
 from lucency.writing import digest
 
+CHUNK = 512
+"""Films that are augmented at once."""
 Ranking = Callable[[FloatArray, FloatArray], float | None]
 """(labels (N, K), probabilities (N, K)) -> macro AUROC, or None where it is undefined."""
 
@@ -47,7 +49,8 @@ class VictimSettings(Record):
     loss: "bce", or "categorical-on-sigmoids", the published one. positive_weight_limit: positives
     weigh negatives ÷ positives, at most this (1 = no weights). schedule: "one-cycle" over all
     steps, or "plateau", which halves the rate after `patience` epochs without a better validation
-    loss. precision: "auto" takes bf16 where the device computes it.
+    loss. stop_after: epochs without a better validation loss after which training ends (None =
+    all epochs are run). precision: "auto" takes bf16 where the device computes it.
     """
 
     architecture: str = "densenet121"
@@ -59,6 +62,7 @@ class VictimSettings(Record):
     weight_decay: float = Field(default=1e-2, ge=0, le=1)
     schedule: Literal["one-cycle", "plateau"] = "one-cycle"
     patience: int = Field(default=3, ge=1)
+    stop_after: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     augment: AugmentSettings = AugmentSettings()
 
@@ -111,6 +115,9 @@ def train(
     with progress(description, steps) as advance:
         advance(len(history) * loop.steps_per_epoch)
         for epoch in range(len(history), settings.epochs):
+            if _is_stuck(history, settings.stop_after):
+                advance((settings.epochs - epoch) * loop.steps_per_epoch)
+                break
             loss = loop.train_epoch(epoch, advance)
             victim = loop.victim()
             logits = predict(victim, validation.images[validation.rows])
@@ -141,8 +148,9 @@ class TrainingLoop:
         seed: int,
         initial: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.training, self.contract, self.findings = training, contract, findings
+        self.contract, self.findings = contract, findings
         self.settings, self.seed = settings, seed
+        self.training = _augmented_once(training, settings.augment, seed)
         self.start = None if initial is None else _fingerprint(initial)
         self.steps_per_epoch = len(training.rows) // settings.batch_size
         if self.steps_per_epoch == 0:
@@ -234,7 +242,8 @@ class TrainingLoop:
 
     def _step(self, chosen: IntArray, generator: torch.Generator) -> float:
         grey = to_grey(self.training.images[self.training.rows[chosen]], self.fabric.device)
-        grey = augment(grey, self.settings.augment, generator)
+        if not self.settings.augment.frozen:
+            grey = augment(grey, self.settings.augment, generator)
         labels = self.fabric.to_device(torch.from_numpy(self.training.labels[chosen]))
         self.fabric_optimiser.zero_grad(set_to_none=True)
         logits = self.wrapped(normalise(grey, self.contract))
@@ -255,6 +264,20 @@ class TrainingLoop:
         return torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimiser, factor=0.5, patience=self.settings.patience, min_lr=1e-5
         )
+
+
+def _augmented_once(training: TrainingSet, settings: AugmentSettings, seed: int) -> TrainingSet:
+    """The same films for every epoch, if augmentation is frozen."""
+    if not settings.frozen or settings.is_identity:
+        return training
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + 999_983)
+    images = np.empty_like(training.images)
+    scale = full_scale(images.dtype)
+    for first in range(0, len(images), CHUNK):
+        chosen = slice(first, first + CHUNK)
+        grey = augment(to_grey(training.images[chosen], torch.device("cpu")), settings, generator)
+        images[chosen] = np.rint(grey[:, 0].numpy() * scale)
+    return TrainingSet(images, training.rows, training.labels)
 
 
 def _fingerprint(weights: Mapping[str, Tensor]) -> str:
@@ -283,6 +306,14 @@ def _measure(
         validation_loss=float(LOSSES["bce"](scores, truth, ones)),
         validation_auroc=ranking(labels, torch.sigmoid(scores).numpy()),
     )
+
+
+def _is_stuck(history: Sequence[Epoch], stop_after: int | None) -> bool:
+    """Whether the validation loss has not fallen for so many epochs."""
+    if stop_after is None or len(history) <= stop_after:
+        return False
+    losses = [epoch.validation_loss for epoch in history]
+    return min(losses[-stop_after:]) >= min(losses[:-stop_after])
 
 
 def _is_better(new: Epoch, before: list[Epoch]) -> bool:
