@@ -26,7 +26,7 @@ FOUNDATIONS = (
     "grpc_probe",
     "ray_cluster",
 )
-CONDUCTORS = ("experiment", "screening", "cli", "bench", "explaining", "sweep")
+CONDUCTORS = ("experiment", "screening", "cli", "bench", "explaining", "sweep", "paper")
 """The only places that know several stages."""
 FORBIDDEN = {"detect": {"attacks", "evaluate"}, "report": set(STAGES) - {"report"}}
 """Earlier stages that a stage may not import all the same."""

@@ -45,6 +45,14 @@ RunCode = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that holds the run folders.")]
+RayAddress = Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'local'.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, max=1024, help="Processes, of one thread each; all processors."),
+]
+Gpus = Annotated[
+    float, typer.Option(min=0, max=8, help="With --ray: share of a GPU that each run has.")
+]
 FLAGGED = 1
 REJECTED = 3
 INTERRUPTED = 130
@@ -117,34 +125,27 @@ def sweep(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for runs, tables and report.")
     ] = Path("sweep"),
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, max=1024, help="Processes, of one thread each; all processors."),
-    ] = None,
-    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'local'.")] = None,
-    gpus: Annotated[
-        float, typer.Option(min=0, max=8, help="With --ray: share of a GPU that each run has.")
-    ] = 0.0,
+    workers: Workers = None,
+    ray: RayAddress = None,
+    gpus: Gpus = 0.0,
     as_json: Json = False,
 ) -> None:
     """Carry out a grid of experiments: how much poison does it take? Continues where it was
     killed."""
     from lucency.config import load_toml
-    from lucency.sweep import SweepSettings, describe_sweep, n_processors, on_ray, processes
+    from lucency.sweep import SweepSettings, describe_sweep
     from lucency.sweep import sweep as run_sweep
 
-    if ray is None and gpus:
-        raise ConfigError("--gpus needs --ray, got none; processes of one machine share its GPU.")
     settings = load_toml(grid, SweepSettings)
     folder = run_sweep(
         settings,
         grid.absolute().parent,
         out,
-        partial(on_ray, ray, gpus) if ray else partial(processes, workers or n_processors()),
+        _pool(workers, ray, gpus),
         file=grid.name,
         sweep_toml=grid.read_text(encoding="utf-8"),
         command=f"lucency sweep {grid.name}",
-        device=("cuda" if gpus else "cpu") if ray else None,
+        device=_device(ray, gpus),
         data=data,
         progress=_progress(as_json),
     )
@@ -154,6 +155,57 @@ def sweep(
     _answer(answer, f"{describe_sweep(folder)}\n\nReport: {page}", as_json)
     if report["failed"]:
         raise typer.Exit(REJECTED)
+
+
+@app.command()
+def reproduce(
+    what: Annotated[Literal["paper"], typer.Argument(help="paper")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="ChestX-ray14 as NIH distributes it; none = synthetic films."),
+    ] = None,
+    grid: Annotated[
+        Literal["small", "published"], typer.Option(help="A part of the published grid, or all.")
+    ] = "small",
+    correct: Annotated[
+        str, typer.Option(help="Pitfalls that the corrected variant corrects: P1,P3,… or all.")
+    ] = "all",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for sweeps, tables and report.")
+    ] = Path("reproduction"),
+    workers: Workers = None,
+    ray: RayAddress = None,
+    gpus: Gpus = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Repeat the published experiment, with its pitfalls and without. Continues where it was
+    killed."""
+    from lucency.paper import in_settings
+    from lucency.paper import reproduce as run_reproduction
+
+    known = in_settings()
+    chosen = known if correct == "all" else tuple(p.strip() for p in correct.split(","))
+    for pitfall in chosen:
+        if pitfall not in known:
+            raise ConfigError(
+                f"--correct must be of {', '.join(known)}, or all, got {pitfall!r}; the others lie "
+                "in how the experiment is read, and the page shows both."
+            )
+    folder = run_reproduction(
+        out,
+        _pool(workers, ray, gpus),
+        data=data,
+        grid=grid,
+        corrected=chosen,
+        command=f"lucency reproduce {what} --grid {grid} --correct {correct}",
+        device=_device(ray, gpus),
+        progress=_progress(as_json),
+    )
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    page, verdict = folder / "report.html", report["verdict"]
+    lines = ["Limits, to be read first:", *(f"- {limit}" for limit in verdict["limits"]), ""]
+    lines += [verdict["headline"], *verdict["sentences"], "", f"Report: {page}"]
+    _answer({"folder": str(folder), "report": str(page), **report}, "\n".join(lines), as_json)
 
 
 @app.command()
@@ -257,7 +309,7 @@ def screen(
     engine: Annotated[
         str, typer.Option(help='"auto", "torch", "openvino" or "onnxruntime".')
     ] = "auto",
-    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'local'.")] = None,
+    ray: RayAddress = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     hide_names: Annotated[
         bool, typer.Option("--hide-names", help="Number the images in place of their names.")
@@ -423,6 +475,20 @@ def _run(settings: Any, text: str, out: Path, as_json: bool, command: str) -> No
     _answer({"folder": str(folder), "report": str(page), **report}, "\n".join(lines), as_json)
     if rejected:
         raise typer.Exit(REJECTED)
+
+
+def _pool(workers: int | None, ray: str | None, gpus: float) -> Any:
+    """Who does the jobs of a sweep."""
+    from lucency.sweep import n_processors, on_ray, processes
+
+    if ray is None and gpus:
+        raise ConfigError("--gpus needs --ray, got none; processes of one machine share its GPU.")
+    return partial(on_ray, ray, gpus) if ray else partial(processes, workers or n_processors())
+
+
+def _device(ray: str | None, gpus: float) -> str | None:
+    """The kind that a cluster computes on; None = this machine's."""
+    return ("cuda" if gpus else "cpu") if ray else None
 
 
 def _validate(values: dict[str, Any], kind: type[RecordType]) -> RecordType:
