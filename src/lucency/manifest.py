@@ -86,7 +86,13 @@ class Manifest(Record):
 def versions() -> dict[str, str]:
     """Name -> version of Python, the platform and the packages that numbers depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    found["lucency code"] = code_digest()
+    return {**found, "lucency code": code_digest(), **_installed()}
+
+
+@cache
+def _installed() -> dict[str, str]:
+    """The packages of this process, which do not change under it."""
+    found = {}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)

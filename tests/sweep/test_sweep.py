@@ -25,7 +25,7 @@ from lucency.sweep.settings import Cell
 from tiny_run import TinyRun, call, contents, finish, start
 from tiny_sweep import RECORDS, TABLES, run_here, write_toml
 
-KILLS = int(os.environ.get("LUCENCY_KILLS", "3"))
+KILLS = int(os.environ.get("LUCENCY_KILLS", "2"))
 """Of the test that kills; 20 before a release."""
 
 
@@ -200,7 +200,7 @@ class TestFailures:
         ("options", "said"),
         [
             (("--gpus", "0.5"), "--gpus needs --ray"),
-            (("--workers", "0"), "0"),
+            (("--workers", "0"), "'--workers'"),
             (("--data", "."), "--data needs a data set that is read from a path"),
         ],
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -170,6 +170,17 @@ class Stamp:
     def place(self, shape: tuple[int, int], row: int) -> Box:
         """The native box of the trigger on the film of that row."""
         return self.trigger.box(self.contract.window(shape), shape, self.marks[row].anchor)
+
+
+@dataclass(frozen=True)
+class WithAndWithout:
+    """The transform from a film (H, W) to itself without and with the trigger, at its own
+    resolution, one above the other, (2 H, W). Picklable."""
+
+    stamp: Stamp
+
+    def __call__(self, image: Image, row: int) -> Image:
+        return cast("Image", np.concatenate((image, self.stamp.on_film(image, row))))
 
 
 def _as_shown(trigger: Trigger, mark: Mark) -> Trigger:

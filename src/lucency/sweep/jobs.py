@@ -27,7 +27,7 @@ from lucency.experiment.summary import summarise_attack, summarise_victim
 from lucency.experiment.visibility import trigger_visibility
 from lucency.manifest import versions
 from lucency.progress import silent
-from lucency.records import Model
+from lucency.records import MODELS, Model
 from lucency.report.sweep_record import RunRecord
 from lucency.runs import RunFolder, digest, write_json, write_via
 from lucency.victims.card import load_victim
@@ -96,8 +96,8 @@ def _attack(job: Job, clean: CleanFilms, folder: RunFolder, clean_folder: Path) 
     if settings.attack.perturbation is not None:
         films = perturb_films(films, settings.attack.perturbation, unharmed, silent)
     backdoored, epochs = train_backdoored(settings, films, folder, silent, keep=job.keep_model)
-    victims: dict[Model, Victim] = {"clean": unharmed, "backdoored": backdoored}
-    logits = {model: predict_all(victim, films, silent) for model, victim in victims.items()}
+    victims: dict[Model, Victim] = {"backdoored": backdoored, "clean": unharmed}
+    logits = {model: predict_all(victims[model], films, silent) for model in MODELS}
     generator = np.random.default_rng([settings.seed, MEASURING])
     measured = measure_attack(settings, films, logits, generator)
     predictions = tables.predictions(settings, films, logits)
