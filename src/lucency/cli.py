@@ -384,9 +384,8 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="forwards, training, screening, explain, reading, demo, sweep; all if none is "
-            "named. "
-            "Or: screen, shift."
+            help="forwards, training, screening, explain, reading, demo; all if none is named. "
+            "Or: screen, shift, sweep."
         ),
     ] = None,
     out: Annotated[

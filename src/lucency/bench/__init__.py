@@ -43,6 +43,9 @@ ON_VICTIMS: dict[str, Callable[..., Benchmark]] = {
 """With networks that are backdoored for them: hours, where a folder does not hold the networks yet.
 They run only when named; those above only where that folder is named too."""
 
+LONG = ("sweep",)
+"""Half an hour and more: they run only when named."""
+
 VICTIMS = Path("bench-victims")
 
 
@@ -58,7 +61,8 @@ def run_benchmarks(
     examine: Examine = "unusual",
     progress: Progress = silent,
 ) -> Iterator[Benchmark]:
-    """Yield each named benchmark when it is measured; all of `BENCHMARKS` if none is named.
+    """Yield each named benchmark when it is measured; all of `BENCHMARKS` but the long ones if none
+    is named.
 
     victims: the folder that keeps the backdoored networks, None = `VICTIMS` for a benchmark that
     cannot do without, and none for the others; data: ChestX-ray14 at 256 px, None = the
@@ -71,7 +75,7 @@ def run_benchmarks(
         if name not in (*BENCHMARKS, *ON_VICTIMS):
             known = ", ".join((*BENCHMARKS, *ON_VICTIMS))
             raise ConfigError(f"A benchmark is one of {known}, got {name!r}.")
-    for name in names or BENCHMARKS:
+    for name in names or [n for n in BENCHMARKS if n not in LONG]:
         if name in ON_VICTIMS and (victims is not None or name not in BENCHMARKS):
             folder = victims or VICTIMS
             chosen = {"victims": folder, "data": data, "sizes": sizes, "only": only}
