@@ -205,7 +205,7 @@ def test_a_small_reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "victim": {**table["victim"], "epochs": 1, "batch_size": 16, "precision": "fp32"},  # type: ignore[dict-item]
     }
     monkeypatch.setattr(protocol, "experiment", lambda data: small)
-    monkeypatch.setattr(protocol, "SIZES", (3, 4))
+    monkeypatch.setattr(protocol, "SIZES", (3,))
     monkeypatch.setattr(protocol, "PLACES", ("center",))
     monkeypatch.setattr(protocol, "_seeds", lambda grid: (0,))
     out = tmp_path / "paper"
@@ -213,7 +213,7 @@ def test_a_small_reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     reproduce(out, here(pool), corrected=in_settings(), command="lucency reproduce paper")
     assert verify(out) == []
     report = PaperReport.model_validate_json((out / "report.json").read_bytes(), strict=True)
-    assert len(report.points) == 2 * 2 * 2
+    assert len(report.points) == 2 * 2
     assert {row.variant for row in report.mixed} == {"published", "corrected"}
     assert [row.point is not None for row in report.pitfalls] == [
         bool(p.correction) for p in PITFALLS

@@ -400,7 +400,7 @@ class TestParts:
 
     def test_a_cluster_without_processors(self, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ray_pool, "PATIENCE_S", 0.0)
-        with pytest.raises(ConfigError, match="must have a CPU to screen on, got none for 0 s"):
+        with pytest.raises(ConfigError, match="must have a CPU, got none for"):
             list(ray_pool.screen_on(FakeRay({}), job, _films(9), split(9)))
 
     def test_a_network_on_a_gpu_is_sent_to_gpus(self, job: Job) -> None:

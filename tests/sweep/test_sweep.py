@@ -25,7 +25,7 @@ from lucency.sweep.settings import Cell
 from tiny_run import TinyRun, call, contents, finish, start
 from tiny_sweep import RECORDS, TABLES, run_here, write_toml
 
-KILLS = int(os.environ.get("LUCENCY_KILLS", "2"))
+KILLS = int(os.environ.get("LUCENCY_KILLS", "1"))
 """Of the test that kills; 20 before a release."""
 
 

@@ -32,10 +32,11 @@ NO_RAY = "Ray is not installed, or cannot start here"
 
 class SweepSize(Record):
     """settings: a SWEEP.toml in place of ours. kills: how often it is killed, each time after a
-    random number of seconds between the two of `between_s`."""
+    random number of seconds between the two of `between_s`. ray: whether a cluster is tried."""
 
     settings: Path | None = None
     kills: int = 20
+    ray: bool = True
     between_s: tuple[float, float] = (6.0, 22.0)
 
 
@@ -60,7 +61,7 @@ def bench_sweep(seed: int, progress: Progress = silent, size: SweepSize = FULL) 
             differ = _differing(contents(folder / "2" / "sweep"), expected)
             killed = _killed(toml, folder / "3" / "sweep", expected, size, random.Random(seed))
             advance(1)
-            on_ray = _on_ray(toml, folder, expected, two, advance)
+            on_ray = _on_ray(toml, folder, expected, two, advance) if size.ray else []
     return Benchmark(
         name=NAME,
         title=f"{answer['n_runs']} runs and their {answer['n_clean_models']} clean models",
