@@ -54,9 +54,8 @@ def quick(tiny_sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     def attack(job: Job, films, owned: RunFolder, clean: Path) -> None:
         checkpoints(owned)
         assert (clean / "models/clean/weights.bin").read_bytes() == b"weights"
-        for name in ("ledger.parquet", "predictions.parquet"):
-            write(owned.path(name), name.encode())
-        write(owned.path(RECORD), (folder / "runs" / owned.folder.name / RECORD).read_bytes())
+        for name in ("ledger.parquet", "predictions.parquet", RECORD):
+            write(owned.path(name), (folder / "runs" / owned.folder.name / name).read_bytes())
 
     monkeypatch.setattr(jobs, "_clean_films", lambda settings: None)
     monkeypatch.setattr(jobs, "train_clean", train_clean)
