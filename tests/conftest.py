@@ -1,6 +1,7 @@
 """Fixtures that every folder of tests shares."""
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from tiny_run import TinyRun, call, write_toml
+
+LONGEST_S = 400
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +53,17 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyRun]:
     (run,) = root.iterdir()
     yield TinyRun(toml, root, run, answer, tuple(called))
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def never_longer() -> Iterator[None]:
+    """Ends a test that would hang; Ray too checks for signals while it waits."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"longer than {LONGEST_S} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(LONGEST_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -95,7 +95,11 @@ class TinyRun:
 
 def write_toml(folder: Path, *edits: tuple[str, str], name: str = "tiny.toml") -> Path:
     """The tiny experiment, with each (old, new) replaced, which must be there."""
-    text = TOML
+    return write_edited(TOML, folder, *edits, name=name)
+
+
+def write_edited(text: str, folder: Path, *edits: tuple[str, str], name: str) -> Path:
+    """The text as a file of the folder, with each (old, new) replaced, which must be there."""
     for old, new in edits:
         assert text.count(old) == 1, old
         text = text.replace(old, new)

@@ -13,7 +13,7 @@ from lucency.sweep import SweepSettings, sweep
 from lucency.sweep import jobs as jobs_module
 from lucency.sweep.jobs import Job
 from lucency.sweep.pool import Ended
-from tiny_run import contents
+from tiny_run import write_edited
 
 TOML = """\
 name = "tiny sweep"
@@ -95,13 +95,7 @@ def here(pool: Here) -> Callable[[], Iterator[Here]]:
 
 def write_toml(folder: Path, *edits: tuple[str, str], name: str = "tiny.toml") -> Path:
     """The tiny sweep, with each (old, new) replaced, which must be there."""
-    text = TOML
-    for old, new in edits:
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return path
+    return write_edited(TOML, folder, *edits, name=name)
 
 
 def run_here(toml: Path, out: Path) -> Here:
@@ -117,8 +111,3 @@ def run_here(toml: Path, out: Path) -> Here:
         command=f"lucency sweep {toml.name}",
     )
     return pool
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """Every file but the manifests, which hold the versions and, in a run, no clock either."""
-    return contents(folder)

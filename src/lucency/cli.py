@@ -44,6 +44,7 @@ RunCode = Annotated[
     typer.Option("--run-code", help="Let the model's card call a function of your own."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+DataPath = Annotated[Path | None, typer.Option(help="Where the data are, in place of [data] path.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder that holds the run folders.")]
 RayAddress = Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'local'.")]
 Workers = Annotated[
@@ -98,9 +99,7 @@ def demo(
 @app.command()
 def run(
     experiment: Annotated[Path, typer.Argument(help="EXPERIMENT.toml")],
-    data: Annotated[
-        Path | None, typer.Option(help="Where the data are, in place of [data] path.")
-    ] = None,
+    data: DataPath = None,
     out: Out = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -119,9 +118,7 @@ def run(
 @app.command()
 def sweep(
     grid: Annotated[Path, typer.Argument(help="SWEEP.toml", metavar="SWEEP")],
-    data: Annotated[
-        Path | None, typer.Option(help="Where the data are, in place of [data] path.")
-    ] = None,
+    data: DataPath = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for runs, tables and report.")
     ] = Path("sweep"),
@@ -149,10 +146,8 @@ def sweep(
         data=data,
         progress=_progress(as_json),
     )
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    page = folder / "report.html"
-    answer = {"folder": str(folder), "report": str(page), **report}
-    _answer(answer, f"{describe_sweep(folder)}\n\nReport: {page}", as_json)
+    report = _report(folder)
+    _answer(report, f"{describe_sweep(folder)}\n\nReport: {report['report']}", as_json)
     if report["failed"]:
         raise typer.Exit(REJECTED)
 
@@ -201,11 +196,8 @@ def reproduce(
         device=_device(ray, gpus),
         progress=_progress(as_json),
     )
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    page, verdict = folder / "report.html", report["verdict"]
-    lines = ["Limits, to be read first:", *(f"- {limit}" for limit in verdict["limits"]), ""]
-    lines += [verdict["headline"], *verdict["sentences"], "", f"Report: {page}"]
-    _answer({"folder": str(folder), "report": str(page), **report}, "\n".join(lines), as_json)
+    report = _report(folder)
+    _answer(report, _in_words(report), as_json)
 
 
 @app.command()
@@ -463,17 +455,27 @@ def _run(settings: Any, text: str, out: Path, as_json: bool, command: str) -> No
     folder = run_experiment(
         settings, out, config_toml=text, command=command, progress=_progress(as_json)
     )
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    page = folder / "report.html"
-    verdict = report["verdict"]
-    lines = ["Limits, to be read first:", *(f"- {limit}" for limit in verdict["limits"]), ""]
-    lines += [verdict["headline"], *verdict["sentences"], "", f"Report: {page}"]
-    rejected = len(report["data"]["rejected"])
+    report = _report(folder)
+    words, rejected = _in_words(report), len(report["data"]["rejected"])
     if rejected:
-        lines.append(f"{rejected} files could not be used; the report names them.")
-    _answer({"folder": str(folder), "report": str(page), **report}, "\n".join(lines), as_json)
+        words += f"\n{rejected} files could not be used; the report names them."
+    _answer(report, words, as_json)
     if rejected:
         raise typer.Exit(REJECTED)
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    """What a command that writes a report answers: where it lies, and what it holds."""
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return {"folder": str(folder), "report": str(folder / "report.html"), **report}
+
+
+def _in_words(report: dict[str, Any]) -> str:
+    """Limits, verdict, and where the page lies."""
+    verdict = report["verdict"]
+    lines = ["Limits, to be read first:", *(f"- {limit}" for limit in verdict["limits"]), ""]
+    lines += [verdict["headline"], *verdict["sentences"], "", f"Report: {report['report']}"]
+    return "\n".join(lines)
 
 
 def _pool(workers: int | None, ray: str | None, gpus: float) -> Any:

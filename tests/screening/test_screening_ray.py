@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import socket
 import sys
 import threading
@@ -40,26 +39,11 @@ from toy_victims import SIZE
 
 ray = pytest.importorskip("ray")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "never_longer")
 
 TESTS = Path(__file__).resolve().parents[1]
 SETTINGS = ScreenSettings(alpha=0.05, engine="torch")
 N = 41
-LONGEST_S = 400
-
-
-@pytest.fixture(autouse=True)
-def never_longer() -> Iterator[None]:
-    """Ray checks for signals while it waits, so that this ends a test that would hang."""
-
-    def stop(*_: Any) -> None:
-        raise TimeoutError(f"longer than {LONGEST_S} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(LONGEST_S)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,22 +22,9 @@ from tiny_run import call, contents
 
 ray = pytest.importorskip("ray")
 
+pytestmark = pytest.mark.usefixtures("never_longer")
+
 TESTS = Path(__file__).resolve().parents[1]
-LONGEST_S = 400
-
-
-@pytest.fixture(autouse=True)
-def never_longer() -> Iterator[None]:
-    """Ray checks for signals while it waits, so that this ends a test that would hang."""
-
-    def stop(*_: Any) -> None:
-        raise TimeoutError(f"longer than {LONGEST_S} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(LONGEST_S)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def _lose(cluster: Any, out: Path) -> None:

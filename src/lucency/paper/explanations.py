@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from lucency.explain import Explanation
 from lucency.explain.grad_cam import grad_cam
 from lucency.explain.gradient_median import gradient_median
 from lucency.explain.layer import find_layer, keep_leaf
-from lucency.records import Rate
+from lucency.records import Box, Rate
 from lucency.report.paper_record import PointingScore
 from lucency.victims.card import load_victim
 from lucency.victims.victim import Victim, to_grey
@@ -34,17 +34,17 @@ def pointing(
     """How often the strongest cell of each map lies within 2 px of the trigger, on the first
     triggered test films on which something of it is left at the network's input."""
     victim = load_victim(model)
-    boxes = films.trigger_boxes() or []
-    rows = [i for i, box in enumerate(boxes) if box is not None][:N_FILMS]
+    every = enumerate(films.trigger_boxes() or ())
+    boxes = dict([(i, box) for i, box in every if box is not None][:N_FILMS])
     found = []
     for name, method in _methods():
         try:
-            hits, cells = _hits(settings, films, victim, method, rows)
+            hits, cells = _hits(settings, films, victim, method, boxes)
         except ConfigError as error:
             found.append(PointingScore(method=name, cells=None, hits=no_rate(str(error))))
             continue
         generator = np.random.default_rng([seed, 0x901])
-        patients = [films.patients(films.triggered)[i] for i in rows]
+        patients = [films.patients(films.triggered)[i] for i in boxes]
         share: Rate = rate(np.array(hits, dtype=np.bool_), patients, generator)
         found.append(PointingScore(method=name, cells=cells, hits=share))
     return found
@@ -90,20 +90,17 @@ def _hits(
     films: Films,
     victim: Victim,
     method: Explanation | None,
-    rows: list[int],
+    boxes: Mapping[int, Box],
 ) -> tuple[list[bool], str | None]:
     finding = settings.attack.label.index(films.radiographs.findings)
-    boxes = films.trigger_boxes() or []
+    side = settings.input.size
     hits, cells = [], None
-    for row in rows:
+    for row, box in boxes.items():
         grey = to_grey(films.triggered.images[row : row + 1], victim.device)
         if method is None:
             map_ = published_grad_cam(victim, grey, finding)[0]
         else:
             map_ = method(victim, grey, (finding,)).maps[0, 0]
-        box = boxes[row]
-        if box is not None:
-            side = settings.input.size
-            hits.append(localise(map_.cpu().numpy(), box, (side, side)).is_hit)
-            cells = f"{map_.shape[0]} × {map_.shape[1]}"
+        hits.append(localise(map_.cpu().numpy(), box, (side, side)).is_hit)
+        cells = f"{map_.shape[0]} × {map_.shape[1]}"
     return hits, cells

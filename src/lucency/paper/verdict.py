@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lucency.paper.protocol import CORRECTED, PUBLISHED
 from lucency.records import Estimate, Rate
@@ -11,6 +11,7 @@ from lucency.report.record import Verdict
 from lucency.report.sweep_record import Point
 
 MEDIAN, LAST = "gradient × (x − median)", "Grad-CAM at the last map"
+UNKNOWN = "not defined"
 
 
 def give_verdict(
@@ -92,16 +93,18 @@ def claims(points: Sequence[VariantPoint], maps: Sequence[PointingRow]) -> tuple
 
 
 def _headline(points: Sequence[VariantPoint]) -> str:
-    best = max(
-        (p for p in points if p.variant == CORRECTED),
-        key=lambda p: -1.0 if p.point.success.value is None else p.point.success.value,
-    )
     gone, left = _by_survival(points)
+    best = _best([p for p in points if p.variant == CORRECTED], lambda p: p.point.success)
+    reached = "Corrected, attack success is not defined anywhere."
+    if best is not None:
+        success, clean = best.point.success, best.point.success_clean_model
+        reached = (
+            f"Corrected, attack success reaches {_say(success)} at 95 % specificity "
+            f"({_say(clean)} on the clean model), with {best.size_px} px."
+        )
     return (
-        f"Corrected, attack success reaches {_say(best.point.success)} at 95 % specificity "
-        f"({_say(best.point.success_clean_model)} on the clean model), with {best.size_px} px. As "
-        f"published, it is at most {gone} where the resize leaves nothing of the trigger, and at "
-        f"most {left} where it leaves something."
+        f"{reached} As published, it is at most {gone} where the resize leaves nothing of the "
+        f"trigger, and at most {left} where it leaves something."
     )
 
 
@@ -112,9 +115,7 @@ def _by_survival(points: Sequence[VariantPoint]) -> tuple[str, str]:
         value, left = p.point.success.value, p.point.network_px
         if (p.variant, p.place) == (PUBLISHED, "center") and None not in (value, left):
             found[left == 0].append(value or 0.0)
-    gone, some = (
-        f"{max(found[key]):.0%}" if found[key] else "not defined" for key in (True, False)
-    )
+    gone, some = (f"{max(found[key]):.0%}" if found[key] else UNKNOWN for key in (True, False))
     return gone, some
 
 
@@ -122,14 +123,9 @@ def _size_effect(points: Sequence[VariantPoint], variant: str) -> str:
     """Success by size at the centre, over all shares of poison."""
     parts = []
     for size in sorted({p.size_px for p in points}):
-        found = [
-            p
-            for p in points
-            if (p.variant, p.place, p.size_px) == (variant, "center", size)
-            and p.point.success.value is not None
-        ]
-        if found:
-            best = max(found, key=lambda p: p.point.success.value or 0.0)
+        here = [p for p in points if (p.variant, p.place, p.size_px) == (variant, "center", size)]
+        best = _best(here, lambda p: p.point.success)
+        if best is not None:
             left = best.point.network_px
             pixels = "unknown" if left is None else f"{left:.0f}"
             parts.append(f"{size} px ({pixels} left) {best.point.success.value:.0%}")
@@ -158,45 +154,50 @@ def _hits(maps: Sequence[PointingRow], variant: str, method: str) -> str:
 
 
 def _best_micro(points: Sequence[VariantPoint], *, infected: bool) -> str:
-    def value(p: VariantPoint) -> Estimate:
-        return p.micro_infected if infected else p.micro_clean
-
-    known = [p for p in points if value(p).value is not None]
-    if not known:
-        return "not defined"
-    best = max(known, key=lambda p: value(p).value or 0.0)
-    floor = best.micro_infected_floor if infected else best.micro_clean_floor
-    return f"up to {_say(value(best))} (floor {'not defined' if floor is None else f'{floor:.3f}'})"
+    best = _best(points, lambda p: p.micro_infected if infected else p.micro_clean)
+    if best is None:
+        return UNKNOWN
+    value, floor = (
+        (best.micro_infected, best.micro_infected_floor)
+        if infected
+        else (best.micro_clean, best.micro_clean_floor)
+    )
+    return f"up to {_say(value)} (floor {UNKNOWN if floor is None else f'{floor:.3f}'})"
 
 
 def _best_macro(points: Sequence[VariantPoint]) -> str:
-    known = [p for p in points if p.point.auroc.value is not None]
-    if not known:
-        return "not defined"
-    best = max(known, key=lambda p: p.point.auroc.value or 0.0)
+    best = _best(points, lambda p: p.point.auroc)
+    if best is None:
+        return UNKNOWN
     return f"up to {_say(best.point.auroc)} and {_say(best.point.auroc_clean_model)}"
 
 
 def _best_success(points: Sequence[VariantPoint]) -> str:
-    known = [p for p in points if p.above_06.value is not None]
-    if not known:
-        return "not defined"
-    return f"up to {_say(max(known, key=lambda p: p.above_06.value or 0.0).above_06)}"
+    best = _best(points, lambda p: p.above_06)
+    return UNKNOWN if best is None else f"up to {_say(best.above_06)}"
 
 
 def _best_calibrated(points: Sequence[VariantPoint]) -> str:
-    known = [p for p in points if p.point.success.value is not None]
-    if not known:
-        return "not defined"
-    best = max(known, key=lambda p: p.point.success.value or 0.0).point
-    return f"up to {_say(best.success)}; clean model {_say(best.success_clean_model)}"
+    best = _best(points, lambda p: p.point.success)
+    if best is None:
+        return UNKNOWN
+    success, clean = best.point.success, best.point.success_clean_model
+    return f"up to {_say(success)}; clean model {_say(clean)}"
+
+
+def _best(
+    points: Sequence[VariantPoint], value: Callable[[VariantPoint], Estimate]
+) -> VariantPoint | None:
+    """The point where it is highest, of those where it is defined."""
+    known = [(found, p) for p in points if (found := value(p).value) is not None]
+    return max(known, key=lambda pair: pair[0])[1] if known else None
 
 
 def _say(value: Estimate) -> str:
-    return "not defined" if value.value is None else f"{value.value:.3f}"
+    return UNKNOWN if value.value is None else f"{value.value:.3f}"
 
 
 def _share(value: Rate) -> str:
     if value.value is None:
-        return "not defined"
+        return UNKNOWN
     return f"{value.value:.0%} ({value.successes} of {value.trials})"

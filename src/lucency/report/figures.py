@@ -12,7 +12,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lucency.records import (
-    AttackSuccess,
     Estimate,
     Performance,
     Rate,
@@ -35,6 +34,8 @@ from lucency.report.numbers import UNDEFINED, count
 from lucency.report.record import VictimSummary
 from lucency.report.text import plain
 
+Share = Estimate | Rate
+SuccessRow = tuple[str, Share, Share, Share]
 Model = Literal["backdoored", "clean"]
 MODELS: tuple[Model, ...] = ("backdoored", "clean")
 MODEL_NAME: dict[Model, str] = {"backdoored": "backdoored model", "clean": "clean model"}
@@ -57,25 +58,17 @@ def forest(performances: Mapping[Model, Performance], target: str) -> Svg:
     names = [row.finding for row in next(iter(performances.values())).findings]
 
     def paint(axes: Axes) -> None:
-        for index in range(0, len(names), 2):
-            axes.axhspan(index - 0.5, index + 0.5, color=WASH, linewidth=0, zorder=0)
+        row_axis(axes, [label(name) for name in names], bold=label(target))
         axes.axvline(0.5, color=SOFT, linewidth=0.9, linestyle=(0, (1, 2)))
         for offset, model in zip((-0.17, 0.17), MODELS, strict=True):
             if model in performances:
                 for index, row in enumerate(performances[model].findings):
                     _whisker(axes, index + offset, row.auroc, model)
-        axes.set_yticks(range(len(names)), [label(name) for name in names])
-        for tick, name in zip(axes.get_yticklabels(), names, strict=True):
-            if name == target:
-                tick.set_fontweight("bold")
-        axes.set_ylim(len(names) - 0.5, -0.5)
         left = min(0.4, axes.get_xlim()[0])
         axes.set_xlim(left, 1.005)
         for index in range(len(names)):
             if all(p.findings[index].auroc.value is None for p in performances.values()):
                 axes.text(left + 0.012, index, UNDEFINED, va="center", fontsize=10, color=SOFT)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
         axes.set_xlabel("AUROC on the clean test set, 95 % interval")
         _legend(axes, ncols=2)
 
@@ -101,22 +94,31 @@ def roc_panel(title: str, curves: Mapping[Model, Curve]) -> Svg:
     return draw(206, 218, paint)
 
 
-def success(rows: Sequence[tuple[str, AttackSuccess]]) -> Svg:
-    """Draw attack success with intervals: the trigger on, the trigger off, and the clean model."""
+def row_axis(axes: Axes, names: Sequence[str], bold: str | None = None) -> None:
+    """Turn y into named rows, the first at the top, every other one shaded; `bold` stands out."""
+    for index in range(0, len(names), 2):
+        axes.axhspan(index - 0.5, index + 0.5, color=WASH, linewidth=0, zorder=0)
+    axes.set_yticks(range(len(names)), names)
+    for tick, name in zip(axes.get_yticklabels(), names, strict=True):
+        if name == bold:
+            tick.set_fontweight("bold")
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def success(rows: Sequence[SuccessRow], row_height: int = 50) -> Svg:
+    """Draw attack success with intervals. rows: (name, backdoored model on triggered images, clean
+    model on them, backdoored model on them without the trigger)."""
 
     def paint(axes: Axes) -> None:
-        for index, (_, row) in enumerate(rows):
-            if index % 2 == 0:
-                axes.axhspan(index - 0.5, index + 0.5, color=WASH, linewidth=0, zorder=0)
-            _whisker(axes, index - 0.24, row.backdoored, "backdoored")
-            _whisker(axes, index, row.clean_model, "clean")
-            _whisker(axes, index + 0.24, row.untriggered, None)
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        row_axis(axes, [name for name, *_ in rows])
+        for index, (_, backdoored, clean, untriggered) in enumerate(rows):
+            _whisker(axes, index - 0.24, backdoored, "backdoored")
+            _whisker(axes, index, clean, "clean")
+            _whisker(axes, index + 0.24, untriggered, None)
         axes.set_xlim(-0.02, 1.02)
         axes.set_xticks(*percent_axis((0, 0.25, 0.5, 0.75, 1)))
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
         axes.set_xlabel("Share of images on the attacker's side of the operating point")
         handles = [
             _handle("o", MODEL_INK["backdoored"], "backdoored model, triggered", filled=True),
@@ -128,7 +130,7 @@ def success(rows: Sequence[tuple[str, AttackSuccess]]) -> Svg:
             handletextpad=0.5, columnspacing=1.6, borderpad=0.2,
         )  # fmt: skip
 
-    return draw(800, 92 + 50 * len(rows), paint)
+    return draw(800, 92 + row_height * len(rows), paint)
 
 
 def training(victims: Sequence[VictimSummary], measure: Literal["loss", "auroc"]) -> Svg:
@@ -221,7 +223,7 @@ def _bins(keys: list[int]) -> list[tuple[int, int]]:
     return [(0, 0)] + [(1 + width * step, width * (step + 1)) for step in range(RANGES)]
 
 
-def _whisker(axes: Axes, y: float, value: Estimate | Rate, model: Model | None) -> None:
+def _whisker(axes: Axes, y: float, value: Share, model: Model | None) -> None:
     """Draw one value with its interval; nothing where it is not defined."""
     if value.value is None:
         return

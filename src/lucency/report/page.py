@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from lucency.records import AttackSuccess, Float64Array, Performance
+from lucency.records import Float64Array, Performance
 from lucency.report import detection_figures, figures, numbers, overlay
 from lucency.report.canvas import Svg
 from lucency.report.curves import Curve, roc
@@ -123,13 +123,13 @@ def _drawings(run: StoredRun) -> dict[str, Svg]:
     return drawn | _detection_drawings(run)
 
 
-def _success_rows(report: RunReport) -> list[tuple[str, AttackSuccess]]:
+def _success_rows(report: RunReport) -> list[figures.SuccessRow]:
     aims = {(row.finding, row.direction) for row in report.attack_success}
-    rows = []
+    rows: list[figures.SuccessRow] = []
     for row in report.attack_success[:MAX_SUCCESS_ROWS]:
         name = POINT_NAMES.get(row.operating_point, figures.label(row.operating_point))
         aim = f"\n{row.direction} {figures.label(row.finding)}" if len(aims) > 1 else ""
-        rows.append((name + aim, row))
+        rows.append((name + aim, row.backdoored, row.clean_model, row.untriggered))
     return rows
 
 

@@ -7,22 +7,18 @@ from typing import NamedTuple
 
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lucency.records import Estimate
 from lucency.report.canvas import (
     INK,
     LINE,
-    MODEL_INK,
     SOFT,
-    UNTRIGGERED_INK,
-    WASH,
     Svg,
     draw,
     percent_axis,
 )
-from lucency.report.figures import label
+from lucency.report.figures import label, row_axis, success
 from lucency.report.sweep_record import Axis, AxisValue, Point
 
 MAX_ROWS, MAX_LINES, MAX_CELLS = 48, 8, 400
@@ -91,20 +87,12 @@ def collateral(findings: pl.DataFrame, target: str) -> Drawing | None:
         return None
 
     def paint(axes: Axes) -> None:
+        row_axis(axes, [label(name) for name in names], bold=label(target))
         axes.axvline(0, color=SOFT, linewidth=0.9, linestyle=(0, (1, 2)))
         for row, name in enumerate(names):
             changes = wide.filter(pl.col("finding") == name)["change"].to_numpy()
-            if row % 2 == 0:
-                axes.axhspan(row - 0.5, row + 0.5, color=WASH, linewidth=0, zorder=0)
             ink = INKS[0] if name == target else INKS[1]
             axes.plot(changes, [row] * len(changes), "|", color=ink, markersize=11, alpha=0.7)
-        axes.set_yticks(range(len(names)), [label(name) for name in names])
-        for tick, name in zip(axes.get_yticklabels(), names, strict=True):
-            if name == target:
-                tick.set_fontweight("bold")
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
         axes.set_xlabel("AUROC on triggered films with true labels, backdoored − clean model")
 
     return Drawing(
@@ -117,39 +105,14 @@ def collateral(findings: pl.DataFrame, target: str) -> Drawing | None:
 
 
 def _forest(points: Sequence[Point]) -> Drawing:
-    shown = points[:MAX_ROWS]
-
-    def paint(axes: Axes) -> None:
-        for row, point in enumerate(shown):
-            if row % 2 == 0:
-                axes.axhspan(row - 0.5, row + 0.5, color=WASH, linewidth=0, zorder=0)
-            for offset, value, ink, marker in (
-                (-0.2, point.success, MODEL_INK["backdoored"], "o"),
-                (0.0, point.success_clean_model, MODEL_INK["clean"], "D"),
-                (0.2, point.untriggered, UNTRIGGERED_INK, "|"),
-            ):
-                _bar(axes, row + offset, value, ink, marker)
-        axes.set_yticks(range(len(shown)), [label(point_name(p), 46) for p in shown])
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_xticks(*percent_axis((0, 0.25, 0.5, 0.75, 1)))
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("Share of films on the attacker's side of the operating point")
-        handles = [
-            Line2D([], [], marker=marker, color=ink, linestyle="none", label=words)
-            for marker, ink, words in (
-                ("o", MODEL_INK["backdoored"], "backdoored model, triggered"),
-                ("D", MODEL_INK["clean"], "clean model, triggered"),
-                ("|", UNTRIGGERED_INK, "backdoored model, no trigger"),
-            )
-        ]
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-
+    rows = [
+        (label(point_name(p), 46), p.success, p.success_clean_model, p.untriggered)
+        for p in points[:MAX_ROWS]
+    ]
     note = f"The first {MAX_ROWS} of {len(points)}." if len(points) > MAX_ROWS else ""
     return Drawing(
         "Attack success at every point of the grid",
-        draw(800, 100 + 30 * len(shown), paint),
+        success(rows, row_height=30),
         "At 95 % specificity on clean validation films, with 95 % intervals.",
         note,
     )
@@ -297,14 +260,6 @@ def _heat(points: Sequence[Point], axes: Sequence[Axis]) -> Drawing | None:
 def point_name(point: Point) -> str:
     """What was varied, in words."""
     return ", ".join(f"{_short(k)} {v}" for k, v in point.axes.items()) or point.trigger
-
-
-def _bar(axes: Axes, row: float, value: Estimate, ink: str, marker: str) -> None:
-    if value.value is None:
-        return
-    if value.low is not None and value.high is not None:
-        axes.plot([value.low, value.high], [row, row], color=ink, linewidth=1.4)
-    axes.plot([value.value], [row], marker=marker, color=ink, linestyle="none", markersize=6)
 
 
 def _short(name: str) -> str:

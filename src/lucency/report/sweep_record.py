@@ -61,8 +61,8 @@ class Point(Record):
     success: on triggered films that the attacker has to move; success_clean_model: the clean model
     on the same films; untriggered: the backdoored model on them without the trigger.
     auroc, auroc_clean_model: macro AUROC on clean films; difference: the first minus the second.
-    collateral: the largest loss of AUROC among the other findings, on triggered films with true
-    labels, clean minus backdoored model; collateral_finding: whose.
+    collateral: the largest loss of AUROC among the other findings that at least 20 films have, on
+    triggered films with true labels, clean minus backdoored model; collateral_finding: whose.
     """
 
     axes: dict[str, AxisValue]

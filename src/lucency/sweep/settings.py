@@ -16,6 +16,7 @@ from lucency.config_faults import sentences, shown
 from lucency.errors import ConfigError
 from lucency.experiment.settings import ExperimentSettings, with_data
 from lucency.records import Record
+from lucency.report.sweep_record import AxisValue
 
 MAX_RUNS = 100_000
 CASE = "case"
@@ -23,7 +24,6 @@ CASE = "case"
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Values = Annotated[tuple[JsonValue, ...], Field(min_length=1)]
-AxisValue = str | int | float | bool
 
 
 class Case(Record):

@@ -16,6 +16,8 @@ from lucency.report.sweep_record import AxisValue, Point, RunRecord
 from lucency.sweep.settings import Cell
 
 SetName = Literal["NN", "TT", "TN"]
+MIN_FILMS = 20
+"""Films with and without a finding from which its loss of AUROC is looked at as collateral."""
 
 
 class Done(NamedTuple):
@@ -164,7 +166,8 @@ def _over(group: Sequence[RunRecord], what: Callable[[RunRecord], Estimate]) -> 
 
 
 def _collateral(group: Sequence[RunRecord]) -> tuple[str | None, Estimate]:
-    """The other finding whose AUROC falls most where the trigger is on, on average over seeds."""
+    """The other finding whose AUROC falls most where the trigger is on, on average over seeds; of
+    those with enough films, since the largest of several is the noisiest of them otherwise."""
     names = [f for f in group[0].findings if f != group[0].attack.target]
     losses: dict[str, float] = {}
     for name in names:
@@ -173,7 +176,8 @@ def _collateral(group: Sequence[RunRecord]) -> tuple[str | None, Estimate]:
         if known:
             losses[name] = float(np.mean(known))
     if not losses:
-        return None, Estimate(value=None, reason="no other finding has both classes")
+        reason = f"no other finding has {MIN_FILMS} films with it"
+        return None, Estimate(value=None, reason=reason)
     worst = max(losses, key=lambda name: losses[name])
     reason = "no interval: the largest of several findings"
     return worst, Estimate(value=losses[worst], n=len(group), reason=reason)
@@ -184,6 +188,8 @@ def _loss(record: RunRecord, finding: str) -> float | None:
         next(f for f in performance(record, model, "TN").findings if f.finding == finding)
         for model in ("clean", "backdoored")
     )
+    if min(clean.n_positive, clean.n_negative) < MIN_FILMS:
+        return None
     if clean.auroc.value is None or backdoored.auroc.value is None:
         return None
     return clean.auroc.value - backdoored.auroc.value
