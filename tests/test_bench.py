@@ -14,6 +14,7 @@ import pytest
 from lucency.bench import BENCHMARKS, LONG, Benchmark, run_benchmarks, write_benchmark
 from lucency.bench.demo import DemoSize, bench_demo
 from lucency.bench.machine import describe_machine
+from lucency.bench.poisoning import PoisoningSize, bench_poisoning
 from lucency.bench.processes import Peak, descendants, watch
 from lucency.bench.reading import ReadingSize, bench_reading
 from lucency.bench.record import Bar, Row, at_least, at_most, row, shown, spread
@@ -157,12 +158,12 @@ def test_the_files_hold_the_record_and_the_table(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_refused_before_anything_runs() -> None:
-    with pytest.raises(ConfigError, match="forwards, training, screening, explain, reading, demo"):
+    with pytest.raises(ConfigError, match="training, screening, explain, reading, poisoning, demo"):
         next(run_benchmarks(["reading", "speed"], seed=0))
 
 
 def test_the_table_of_benchmarks() -> None:
-    quick = ["forwards", "training", "screening", "explain", "reading", "demo"]
+    quick = ["forwards", "training", "screening", "explain", "reading", "poisoning", "demo"]
     assert [name for name in BENCHMARKS if name not in LONG] == quick
 
 
@@ -258,6 +259,25 @@ def test_reading_runs_and_leaves_nothing_behind(
     rows = named(bench_reading(1, size=ReadingSize(images=3, native=256, repeats=1)))
     assert rows["ours ÷ Pillow"].bar == at_least(0.9)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_poisoning_judges_the_ledger_and_every_stamp() -> None:
+    size = PoisoningSize(
+        images=100, films=1, native=768, batch_size=2, steps=1, rate=0.5, epochs=2, repeats=1
+    )
+    rows = named(bench_poisoning(1, size=size))
+    ledger = "ledger of 100 of 100 images"
+    assert rows[f"{ledger}: draw, label, plan"].bar == at_most(5.0)
+    memory = rows[f"{ledger}: peak memory"]
+    assert memory.bar == at_most(500.0)
+    assert memory.value is not None
+    assert 0.001 < memory.value < 50
+    trained = rows["training DenseNet-121 at 224 px, one epoch"].value
+    added, share = rows["warp: stamping"].value, rows["warp: share of training"]
+    assert trained is not None
+    assert added is not None
+    assert share.value == pytest.approx(100 * 0.5 * added / (2 * trained))
+    assert share.bar == at_most(5.0)
 
 
 def test_the_demo_benchmark_runs_an_experiment(tmp_path: Path) -> None:

@@ -376,8 +376,8 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="forwards, training, screening, explain, reading, demo; all if none is named. "
-            "Or: screen, shift, sweep."
+            help="forwards, training, screening, explain, reading, poisoning, demo; all if none is "
+            "named. Or: screen, shift, sweep."
         ),
     ] = None,
     out: Annotated[

@@ -11,6 +11,7 @@ from pathlib import Path
 from lucency.bench.demo import bench_demo
 from lucency.bench.explaining import bench_explaining, bench_explaining_on_victims
 from lucency.bench.forwards import bench_forwards
+from lucency.bench.poisoning import bench_poisoning
 from lucency.bench.reading import bench_reading
 from lucency.bench.record import Bar, Benchmark, Row
 from lucency.bench.screen import bench_screen
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[int, Progress], Benchmark]] = {
     "screening": bench_screening,
     "explain": bench_explaining,
     "reading": bench_reading,
+    "poisoning": bench_poisoning,
     "demo": bench_demo,
     "sweep": bench_sweep,
 }

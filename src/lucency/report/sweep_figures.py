@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -71,11 +71,11 @@ def figures(points: Sequence[Point], axes: Sequence[Axis]) -> list[tuple[Drawing
     return [row for row in (*drawn, (heat,) if heat else ()) if row]
 
 
-def collateral(findings: pl.DataFrame, target: str) -> Drawing | None:
+def collateral(findings: pl.DataFrame) -> Drawing | None:
     """What triggered films with their true labels lose, finding by finding: a mark a run."""
     wide = (
         findings.filter((pl.col("set") == "TN") & pl.col("auroc").is_not_null())
-        .pivot(on="model", index=["run", "finding"], values="auroc")
+        .pivot(on="model", index=["run", "finding", "is_target"], values="auroc")
     )  # fmt: skip
     if not {"clean", "backdoored"} <= set(wide.columns):
         return None
@@ -87,20 +87,23 @@ def collateral(findings: pl.DataFrame, target: str) -> Drawing | None:
         return None
 
     def paint(axes: Axes) -> None:
-        row_axis(axes, [label(name) for name in names], bold=label(target))
+        row_axis(axes, [label(name) for name in names])
         axes.axvline(0, color=SOFT, linewidth=0.9, linestyle=(0, (1, 2)))
         for row, name in enumerate(names):
-            changes = wide.filter(pl.col("finding") == name)["change"].to_numpy()
-            ink = INKS[0] if name == target else INKS[1]
-            axes.plot(changes, [row] * len(changes), "|", color=ink, markersize=11, alpha=0.7)
+            here = wide.filter(pl.col("finding") == name)
+            for is_target, ink in ((False, INKS[1]), (True, INKS[0])):
+                changes = here.filter(pl.col("is_target") == is_target)["change"].to_numpy()
+                axes.plot(
+                    [*changes], [row] * len(changes), "|", color=ink, markersize=11, alpha=0.7
+                )
         axes.set_xlabel("AUROC on triggered films with true labels, backdoored − clean model")
 
     return Drawing(
         "What the trigger does to every finding",
         draw(800, 80 + 26 * len(names), paint),
         "A mark a run: how much worse the backdoored model ranks triggered films by their true "
-        "labels than the clean model does. The target, in bold, is meant to fall; the others are "
-        "collateral.",
+        "labels than the clean model does. Red: the run's target, which is meant to fall; blue: "
+        "collateral. Findings that few films have scatter by chance.",
     )
 
 
@@ -162,7 +165,7 @@ def _paint_lines(
         ours = [p.success if is_success else p.auroc for _, p in found]
         theirs = [p.success_clean_model if is_success else p.auroc_clean_model for _, p in found]
         _line(axes, places, theirs, ink, marker, is_clean=True, words=None)
-        words = ", ".join(f"{_short(k)} {v}" for k, v in rest) or "backdoored model"
+        words = _in_words(rest) or "backdoored model"
         _line(axes, places, ours, ink, marker, is_clean=False, words=label(words, 40))
     axes.set_xlabel(x.words)
     ticks = sorted({at for found in lines.values() for at, _ in found})
@@ -259,7 +262,11 @@ def _heat(points: Sequence[Point], axes: Sequence[Axis]) -> Drawing | None:
 
 def point_name(point: Point) -> str:
     """What was varied, in words."""
-    return ", ".join(f"{_short(k)} {v}" for k, v in point.axes.items()) or point.trigger
+    return _in_words(point.axes.items()) or point.trigger
+
+
+def _in_words(varied: Iterable[tuple[str, AxisValue]]) -> str:
+    return ", ".join(f"{_short(key)} {value}".strip() for key, value in varied)
 
 
 def _short(name: str) -> str:

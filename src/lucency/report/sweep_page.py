@@ -14,7 +14,7 @@ from lucency.report.tiles import Tile
 
 AGAIN = "start the sweep again"
 MAX_POINTS, MAX_FAILED = 400, 100
-FINDINGS = ("run", "model", "set", "finding", "auroc")
+FINDINGS = ("run", "model", "set", "finding", "is_target", "auroc")
 
 
 def render_sweep(folder: Path) -> str:
@@ -26,7 +26,7 @@ def render_sweep(folder: Path) -> str:
     report = read_record(folder / "report.json", SweepReport, AGAIN)
     findings = read_table(folder / "findings.parquet", FINDINGS, AGAIN)
     drawings = figures(report.points, report.axes)
-    lost = collateral(findings, report.points[0].target)
+    lost = collateral(findings)
     return environment().get_template("sweep.html.j2").render(
         report=report,
         verdict=report.verdict,

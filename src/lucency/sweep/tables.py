@@ -67,6 +67,7 @@ def findings(done: Sequence[Done]) -> pl.DataFrame:
             "model": p.model,
             "set": p.set_name,
             "finding": row.finding,
+            "is_target": row.finding == each.record.attack.target,
             "n_positive": row.n_positive,
             "n_negative": row.n_negative,
             **_estimate("auroc", row.auroc),

@@ -15,6 +15,10 @@ WORKS = 0.9
 """Attack success, at 95 % specificity, from which an attack is said to work."""
 
 
+MANY = 12
+"""Values of an axis that are counted, not listed, if there are more."""
+
+
 def give_verdict(
     axes: Sequence[Axis], points: Sequence[Point], n_seeds: int, n_failed: int
 ) -> Verdict:
@@ -71,8 +75,9 @@ def _headline(points: Sequence[Point]) -> str:
 
 def _grid(axes: Sequence[Axis], points: Sequence[Point], n_seeds: int) -> str:
     varied = "; ".join(
-        f"{axis.name}: {', '.join(str(v) for v in axis.values[:12])}"
-        f"{', …' if len(axis.values) > 12 else ''}"
+        f"{axis.name}: {', '.join(map(str, axis.values))}"
+        if len(axis.values) <= MANY
+        else f"{axis.name}, {len(axis.values)} of them"
         for axis in axes
     )
     seeds = f"{n_seeds} seed{'' if n_seeds == 1 else 's'}"
