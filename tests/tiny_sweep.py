@@ -60,7 +60,7 @@ precision = "fp32"
 "attack.poison_rate" = [0.1, 0.3]
 """
 TABLES = {"runs.parquet", "success.parquet", "findings.parquet", "points.parquet"}
-RECORDS = {"report.json", "report.html", "manifest.json"}
+RECORDS = {"report.json", "report.html", "points.md", "manifest.json"}
 
 
 class Here:

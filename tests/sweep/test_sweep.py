@@ -27,6 +27,7 @@ from tiny_sweep import RECORDS, TABLES, run_here, write_toml
 
 KILLS = int(os.environ.get("LUCENCY_KILLS", "1"))
 """Of the test that kills; 20 before a release."""
+RATE = "attack.poison_rate"
 
 
 def _report(folder: Path) -> SweepReport:
@@ -81,6 +82,31 @@ class TestFolder:
         assert len(success) == 4 * 4
         findings = pl.read_parquet(tiny_sweep.folder / "findings.parquet")
         assert len(findings) == 4 * 2 * 3 * len(_report(tiny_sweep.folder).findings)
+
+    def test_collateral_is_of_findings_with_enough_films(self, tiny_sweep) -> None:
+        findings = pl.read_parquet(tiny_sweep.folder / "findings.parquet")
+        assert set(findings.filter("is_target")["finding"]) == {"Effusion"}
+        many = findings.filter(
+            ~pl.col("is_target")
+            & (pl.col("set") == "TN")
+            & (pl.min_horizontal("n_positive", "n_negative") >= 20)
+        )
+        for point in _report(tiny_sweep.folder).points:
+            if point.collateral_finding is None:
+                assert many.is_empty()
+                assert point.collateral.value is None
+                assert "20 films" in (point.collateral.reason or "")
+            else:
+                assert point.collateral_finding in set(many["finding"])
+
+    def test_the_points_to_paste(self, tiny_sweep) -> None:
+        lines = (tiny_sweep.folder / "points.md").read_text(encoding="utf-8").splitlines()
+        (rate,) = (p for p in _report(tiny_sweep.folder).points if p.axes[RATE] == 0.3)
+        (row,) = (line for line in lines if line.startswith("| poison rate 0.3 |"))
+        assert f"| {rate.n_poisoned:.0f} (29.9\N{NO-BREAK SPACE}%) |" in row
+        assert f"{rate.success.value:.3f}" in row
+        assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+        assert "seeds 3, 4" in lines[-1]
 
     def test_points_are_means_over_seeds(self, tiny_sweep) -> None:
         runs = pl.read_parquet(tiny_sweep.folder / "runs.parquet")

@@ -93,30 +93,28 @@ def claims(points: Sequence[VariantPoint], maps: Sequence[PointingRow]) -> tuple
 
 
 def _headline(points: Sequence[VariantPoint]) -> str:
-    gone, left = _by_survival(points)
     best = _best([p for p in points if p.variant == CORRECTED], lambda p: p.point.success)
     reached = "Corrected, attack success is not defined anywhere."
     if best is not None:
         success, clean = best.point.success, best.point.success_clean_model
         reached = (
-            f"Corrected, attack success reaches {_say(success)} at 95 % specificity "
-            f"({_say(clean)} on the clean model), with {best.size_px} px."
+            f"Corrected, attack success reaches {_percent(success)} at 95 % specificity "
+            f"({_percent(clean)} on the clean model), with {best.size_px} px."
         )
-    return (
-        f"{reached} As published, it is at most {gone} where the resize leaves nothing of the "
-        f"trigger, and at most {left} where it leaves something."
-    )
+    return f"{reached} {_by_survival(points)}".strip()
 
 
-def _by_survival(points: Sequence[VariantPoint]) -> tuple[str, str]:
+def _by_survival(points: Sequence[VariantPoint]) -> str:
     """The highest success as published, where the resize leaves nothing and where it does."""
-    found: dict[bool, list[float]] = {True: [], False: []}
-    for p in points:
-        value, left = p.point.success.value, p.point.network_px
-        if (p.variant, p.place) == (PUBLISHED, "center") and None not in (value, left):
-            found[left == 0].append(value or 0.0)
-    gone, some = (f"{max(found[key]):.0%}" if found[key] else UNKNOWN for key in (True, False))
-    return gone, some
+    centred = [p for p in points if (p.variant, p.place) == (PUBLISHED, "center")]
+    gone = _best([p for p in centred if p.point.network_px == 0], lambda p: p.point.success)
+    left = _best([p for p in centred if p.point.network_px], lambda p: p.point.success)
+    parts = [
+        f"{_percent(best.point.success)} where the resize leaves {what} of the trigger"
+        for best, what in ((gone, "nothing"), (left, "something"))
+        if best is not None
+    ]
+    return f"As published, it is at most {', and at most '.join(parts)}." if parts else ""
 
 
 def _size_effect(points: Sequence[VariantPoint], variant: str) -> str:
@@ -191,6 +189,10 @@ def _best(
     """The point where it is highest, of those where it is defined."""
     known = [(found, p) for p in points if (found := value(p).value) is not None]
     return max(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def _percent(value: Estimate) -> str:
+    return UNKNOWN if value.value is None else f"{value.value:.0%}"
 
 
 def _say(value: Estimate) -> str:

@@ -18,6 +18,7 @@ from lucency.progress import Progress, silent
 from lucency.records import Rejected
 from lucency.report.sweep_page import render_sweep
 from lucency.report.sweep_record import Axis, RunRecord, SweepReport
+from lucency.report.sweep_table import as_markdown
 from lucency.runs import (
     RunFolder,
     digest,
@@ -198,6 +199,7 @@ def _write(
         ),
     )
     write_json(folder.path("report.json"), report)
+    write_text(folder.path("points.md"), as_markdown(report))
     write_text(folder.path("report.html"), render_sweep(folder.folder))
     return report
 
