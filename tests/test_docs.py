@@ -182,5 +182,5 @@ def test_every_key_of_a_sweep_is_documented() -> None:
 
 def test_every_file_of_a_sweep_is_documented() -> None:
     (part,) = re.findall(r"^## The folder of a sweep\n(.*?)^## ", PAGE, flags=re.M | re.S)
-    named = set(re.findall(r"`(\w+\.(?:parquet|json|html))`", part))
+    named = set(re.findall(r"`(\w+\.(?:parquet|json|html|md))`", part))
     assert TABLES | RECORDS | {"run.json", "ledger.parquet", "predictions.parquet"} == named
