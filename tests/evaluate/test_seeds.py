@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import t
 
 from lucency.evaluate.rates import rate
-from lucency.evaluate.seeds import over_seeds
+from lucency.evaluate.seeds import mean_over_seeds, over_seeds
 from lucency.records import Estimate, Rate
 
 
@@ -76,3 +76,9 @@ def test_it_covers_what_it_promises(true, between):
         assert found.low is not None
         covered += found.low <= true <= found.high
     assert covered >= 190
+
+
+def test_a_mean_leaves_out_what_is_not_defined() -> None:
+    assert mean_over_seeds([1.0, None, 3.0]) == 2.0
+    assert mean_over_seeds([None]) is None
+    assert mean_over_seeds([]) is None

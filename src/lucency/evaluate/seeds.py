@@ -38,3 +38,9 @@ def over_seeds(runs: Sequence[Estimate | Rate], *, lowest: float = 0.0) -> Estim
         high=min(1.0, mean + math.hypot(high - mean, seeds)),
         n=n,
     )
+
+
+def mean_over_seeds(values: Sequence[float | None]) -> float | None:
+    """The mean of what has no interval, by the same rule: a run without a value is left out."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

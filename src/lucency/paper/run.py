@@ -8,14 +8,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import polars as pl
 
 from lucency.attacks.patch import PatchTrigger
 from lucency.attacks.survival import measure_survival
 from lucency.data.preprocess import InputContract, ResizeKernel
 from lucency.errors import DataError
-from lucency.evaluate.seeds import over_seeds
+from lucency.evaluate.seeds import mean_over_seeds, over_seeds
 from lucency.experiment.films import load, poison_films, read_clean
 from lucency.manifest import read_json, versions
 from lucency.paper.explanations import pointing
@@ -182,9 +181,9 @@ def _variant_points(points: Sequence[Point], planned: Plan) -> tuple[VariantPoin
                 above_06=over_seeds([_success(record, "0.6") for record in records]),
                 above_09=over_seeds([_success(record, "0.9") for record in records]),
                 micro_clean=over_seeds([p.micro_auroc for p in clean]),
-                micro_clean_floor=_mean([p.micro_floor for p in clean]),
+                micro_clean_floor=mean_over_seeds([p.micro_floor for p in clean]),
                 micro_infected=over_seeds([p.micro_auroc for p in infected]),
-                micro_infected_floor=_mean([p.micro_floor for p in infected]),
+                micro_infected_floor=mean_over_seeds([p.micro_floor for p in infected]),
             )
         )
     return tuple(found)
@@ -216,9 +215,9 @@ def _mixed(points: Sequence[VariantPoint], planned: Plan) -> tuple[MixedRow, ...
         scores = tuple(
             MixedScore(
                 epsilon=epsilon,
-                micro_auroc=_mean([s[i].micro_auroc for s in each]),
-                micro_floor=_mean([s[i].micro_floor for s in each]),
-                macro_auroc=_mean([s[i].macro_auroc for s in each]),
+                micro_auroc=mean_over_seeds([s[i].micro_auroc for s in each]),
+                micro_floor=mean_over_seeds([s[i].micro_floor for s in each]),
+                macro_auroc=mean_over_seeds([s[i].macro_auroc for s in each]),
             )
             for i, epsilon in enumerate(EPSILONS)
         )
@@ -298,8 +297,3 @@ def _row(found: VariantPoint) -> dict[str, object]:
     for name, value in estimates.items():
         row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
     return row | {"network_px": found.point.network_px, "n_poisoned": found.point.n_poisoned}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None

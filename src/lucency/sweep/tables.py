@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from lucency.evaluate.seeds import over_seeds
+from lucency.evaluate.seeds import mean_over_seeds, over_seeds
 from lucency.experiment.measure import MAIN_POINT
 from lucency.records import AttackSuccess, Estimate, Model, Performance, Rate
 from lucency.report.sweep_record import AxisValue, Point, RunRecord
@@ -145,12 +145,12 @@ def _point(group: Sequence[RunRecord], cell: Cell) -> Point:
         n_poisoned=float(np.mean([a.n_poisoned for a in attacks])),
         n_covers=float(np.mean([a.n_covers for a in attacks])),
         poison_rate=float(np.mean([a.poison_rate for a in attacks])),
-        share_of_target_positives=_mean([a.share_of_target_positives for a in attacks]),
-        network_px=_mean([_network_px(record) for record in group]),
-        psnr_native_db=_mean([v.psnr_db for v in native]),
-        ssim_native=_mean([v.ssim for v in native]),
-        psnr_network_db=_mean([v.psnr_db for v in network]),
-        ssim_network=_mean([v.ssim for v in network]),
+        share_of_target_positives=mean_over_seeds([a.share_of_target_positives for a in attacks]),
+        network_px=mean_over_seeds([_network_px(record) for record in group]),
+        psnr_native_db=mean_over_seeds([v.psnr_db for v in native]),
+        ssim_native=mean_over_seeds([v.ssim for v in native]),
+        psnr_network_db=mean_over_seeds([v.psnr_db for v in network]),
+        ssim_network=mean_over_seeds([v.ssim for v in network]),
         success=over_seeds([s.backdoored for s in successes]),
         success_clean_model=over_seeds([s.clean_model for s in successes]),
         untriggered=over_seeds([s.untriggered for s in successes]),
@@ -200,11 +200,6 @@ def _network_px(record: RunRecord) -> float | None:
     """Pixels at the network's input that the trigger changes, on the poisoned films themselves."""
     survival = record.attack.survival_on_images
     return None if survival is None else survival.mean_pixels
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _named(each: Done) -> dict[str, Any]:
