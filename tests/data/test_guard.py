@@ -13,7 +13,14 @@ import pytest
 from image_files import encoded, grey, text_bomb, write_pngs, zeros_png
 
 from lucency.data.arrays import ArrayImages
-from lucency.data.guard import DIED, HUNG, OUTCOMES, FileImages, WorkerError
+from lucency.data.guard import (
+    DIED,
+    HUNG,
+    OUTCOMES,
+    FileImages,
+    WorkerError,
+    decoding_limits,
+)
 from lucency.errors import DataError
 
 
@@ -144,6 +151,16 @@ def test_works_in_a_forked_child_without_disturbing_the_parent(images):
         os._exit(0 if ok else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert len(list(images.read(range(30), image_files.as_stored))) == 30
+
+
+def test_a_limit_holds_for_readers_made_within_it(thirty):
+    with decoding_limits(1):
+        limited, asked = FileImages(thirty[0]), FileImages(thirty[0], workers=2)
+        with decoding_limits(2):
+            inner = FileImages(thirty[0])
+    free = FileImages(thirty[0])
+    here = len(os.sched_getaffinity(0))
+    assert [i._n_workers for i in (limited, asked, inner, free)] == [1, 2, min(2, here), here]
 
 
 def test_workers_end_with_the_object_and_with_the_context(thirty):

@@ -1,6 +1,7 @@
 """The phantom cohort: a function of seed and row, with the stated labels, and visible findings."""
 
 import itertools
+import pickle
 import tomllib
 
 import numpy as np
@@ -149,6 +150,21 @@ def test_workers_draw_the_same_films(small):
     for row, outcome in zip(rows, small.images.read(rows, plain(contract)), strict=True):
         assert (outcome.index, outcome.native_shape) == (row, (64, 64))
         np.testing.assert_array_equal(outcome.image, small.images.draw(row))
+
+
+def test_a_second_read_starts_no_process(small):
+    contract = InputContract(size=64)
+    workers = small.images._drawing
+
+    def processes():
+        return {w._process.pid for w in workers._pool._workers if w._process is not None}
+
+    list(small.images.read([0, 1], plain(contract)))
+    before = processes()
+    list(small.images.read([2], plain(contract)))
+    assert before
+    assert processes() == before
+    assert len(pickle.dumps(small.images)) < 100_000
 
 
 def test_the_source_is_a_config_and_bad_ones_are_refused():

@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from queue import LifoQueue
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +28,7 @@ from lucency.data.worker_handle import (
 )
 from lucency.records import Transform
 
-__all__ = ["DIED", "HUNG", "OUTCOMES", "FileImages", "WorkerError"]
+__all__ = ["DIED", "HUNG", "OUTCOMES", "FileImages", "WorkerError", "decoding_limits"]
 
 CHUNK = 4
 """Files that travel to a worker together."""
@@ -42,7 +43,8 @@ class FileImages:
 
     paths: one file a row; a path is never part of a message. An empty path opens nothing: the
         transform gets an image without pixels, and draws its own.
-    workers: how many processes decode; None = as many processors as this process may use.
+    workers: how many processes decode; None = as many processors as this process may use, within
+        `decoding_limits`.
     timeout_s: seconds that one file may take, decoding and transform together.
 
     >>> with FileImages(["a.png", "b.png"]) as images:  # doctest: +SKIP
@@ -148,7 +150,21 @@ class _Pool:
             self._idle.put(worker)
 
 
+_most: list[int] = []
+"""What `decoding_limits` were entered, the innermost last."""
+
+
+@contextmanager
+def decoding_limits(workers: int) -> Iterator[None]:
+    """Within it, a `FileImages` that is made without a number of workers has at most so many: one
+    of several jobs that share a machine must not decode on all of its processors."""
+    _most.append(workers)
+    try:
+        yield
+    finally:
+        _most.pop()
+
+
 def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min((here, *_most[-1:]))

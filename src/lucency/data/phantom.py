@@ -122,11 +122,15 @@ class PhantomImages:
     def read(
         self, rows: Sequence[int], transform: Transform
     ) -> Iterator[Decoded | tuple[int, str]]:
-        drawing = FileImages([""] * len(self.patients))
-        for outcome in drawing.read(rows, _Draw(self, transform)):
+        for outcome in self._drawing.read(rows, _Draw(self, transform)):
             if isinstance(outcome, Decoded):
                 outcome = replace(outcome, native_shape=(self.size, self.size))
             yield outcome
+
+    @cached_property
+    def _drawing(self) -> FileImages:
+        """Its workers stay for later reads, as those of real files do."""
+        return FileImages([""] * len(self.patients))
 
     def draw(self, row: int) -> Image:
         """One film, (size, size) uint8, a pure function of the seed and the row."""

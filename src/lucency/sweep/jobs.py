@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from lucency.data.guard import decoding_limits
 from lucency.errors import ConfigError
 from lucency.experiment import tables
 from lucency.experiment.films import CleanFilms, load, perturb_films, poison_films, read_clean
@@ -35,7 +36,8 @@ from lucency.victims.victim import Victim, default_device
 
 RECORD = "run.json"
 THREADS = 1
-"""Of every job, wherever it runs: the number of threads is part of what a result depends on."""
+"""Of every job, wherever it runs: the number of threads is part of what a result depends on. Its
+films are decoded by so many processes."""
 OF_CLEAN = {"seed", "data", "split", "input", "victim"}
 OF_RUN = OF_CLEAN | {"attack", "report"}
 """The settings that a clean model, and a run, depend on."""
@@ -140,7 +142,7 @@ def _threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
-        with threadpool_limits(THREADS):
+        with threadpool_limits(THREADS), decoding_limits(THREADS):
             yield
     finally:
         torch.set_num_threads(before)
