@@ -25,7 +25,8 @@ def as_markdown(report: SweepReport) -> str:
     n_seeds = len(report.seeds)
     seeds = ", ".join(map(str, report.seeds))
     rows = [HEADER, ("---", *("--:",) * (len(HEADER) - 1)), *map(_row, report.points)]
-    software = ", ".join(f"{name} {version}" for name, version in report.software.items())
+    versions = {n: v for n, v in report.software.items() if n != "platform"}
+    software = ", ".join(f"{name} {version}" for name, version in versions.items())
     return "\n".join(
         (
             f"## {report.name}",
