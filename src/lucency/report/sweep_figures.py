@@ -266,7 +266,13 @@ def point_name(point: Point) -> str:
 
 
 def _in_words(varied: Iterable[tuple[str, AxisValue]]) -> str:
-    return ", ".join(f"{_short(key)} {value}".strip() for key, value in varied)
+    return ", ".join(_named(_short(key), value) for key, value in varied)
+
+
+def _named(name: str, value: AxisValue) -> str:
+    if name.endswith(" px"):
+        return f"{name.removesuffix(' px')} {value} px"
+    return f"{name} {value}".strip()
 
 
 def _short(name: str) -> str:
