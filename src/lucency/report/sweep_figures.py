@@ -176,7 +176,7 @@ def _paint_lines(
         axes.xaxis.set_minor_locator(NullLocator())
     is_rate = x.name == "rate"
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda v, _: f"{100 * v:.2g} %" if is_rate else f"{v:,.4g}")
+        FuncFormatter(lambda v, _: f"{100 * v:.3g} %" if is_rate else f"{v:,.4g}")
     )
     if is_success:
         axes.set_ylim(-0.03, 1.03)
