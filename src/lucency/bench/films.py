@@ -9,6 +9,7 @@ from lucency.data.inputs import read_inputs
 from lucency.data.phantom import PhantomSource
 from lucency.data.preprocess import InputContract
 from lucency.records import FloatArray, NetworkInputs
+from lucency.victims.train import TrainingSet
 
 # A cohort, or a film, smaller than this cannot be drawn.
 SMALLEST = 50
@@ -22,3 +23,9 @@ def phantom_inputs(n: int, contract: InputContract, seed: int) -> tuple[NetworkI
     rows = np.arange(n, dtype=np.int64)
     inputs, _ = read_inputs(source, rows, plain(contract), contract)
     return inputs.images, source.labels[rows]
+
+
+def phantom_training_set(n: int, contract: InputContract, seed: int) -> TrainingSet:
+    """The same as films to train on."""
+    images, labels = phantom_inputs(n, contract, seed)
+    return TrainingSet(images, np.arange(n, dtype=np.int64), labels)

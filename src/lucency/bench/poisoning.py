@@ -5,22 +5,12 @@ from __future__ import annotations
 import tracemalloc
 from functools import partial
 from statistics import median
+from typing import get_args
 
 import numpy as np
 from pydantic import Field
 
-from lucency.attacks import (
-    BlendedTrigger,
-    DctTrigger,
-    FourierTrigger,
-    MarkerTrigger,
-    PatchTrigger,
-    ScalingTrigger,
-    SinusoidTrigger,
-    TextTrigger,
-    Trigger,
-    WarpTrigger,
-)
+from lucency.attacks import CofindingsTrigger, PatchTrigger, Trigger
 from lucency.attacks.label_edits import LabelEdit
 from lucency.attacks.ledger import (
     AttackSettings,
@@ -31,7 +21,7 @@ from lucency.attacks.ledger import (
     stamp,
     trigger_every,
 )
-from lucency.bench.films import phantom_inputs
+from lucency.bench.films import phantom_inputs, phantom_training_set
 from lucency.bench.machine import describe_machine
 from lucency.bench.record import Benchmark, Row, at_most, row, spread
 from lucency.bench.timing import Job, interleave, seconds_of
@@ -39,24 +29,15 @@ from lucency.data.phantom import PREVALENCE, PhantomSource
 from lucency.data.preprocess import InputContract
 from lucency.progress import Progress, silent
 from lucency.records import Image, NetworkInputs, Radiographs, Record, Transform
-from lucency.victims.train import TrainingLoop, TrainingSet, VictimSettings
+from lucency.victims.train import TrainingLoop, VictimSettings
 
 NAME = "poisoning"
 PEER = "reading the same films without a trigger, and training on them"
 MAX_SECONDS, MAX_MB, MAX_SHARE = 5.0, 500.0, 5.0
 CONTRACT = InputContract(size=224, crop=0.6)
 LABEL = LabelEdit(target="Atelectasis")
-TRIGGERS: tuple[Trigger, ...] = (
-    PatchTrigger(place="random"),
-    MarkerTrigger(),
-    TextTrigger(),
-    ScalingTrigger(),
-    DctTrigger(),
-    SinusoidTrigger(),
-    BlendedTrigger(),
-    FourierTrigger(),
-    WarpTrigger(),
-)
+KINDS = get_args(get_args(Trigger)[0])
+TRIGGERS: tuple[Trigger, ...] = tuple(kind() for kind in KINDS if kind is not CofindingsTrigger)
 """One of each that changes pixels, with its defaults."""
 
 
@@ -160,12 +141,10 @@ def _read(films: NetworkInputs, transform: Transform) -> list[Image]:
 
 
 def _loop(size: PoisoningSize, seed: int) -> TrainingLoop:
-    n = size.batch_size * size.steps
-    images, labels = phantom_inputs(n, CONTRACT, seed)
+    films = phantom_training_set(size.batch_size * size.steps, CONTRACT, seed)
     settings = VictimSettings(
         architecture="densenet121", batch_size=size.batch_size, epochs=size.repeats + 1
     )
-    films = TrainingSet(images, np.arange(n, dtype=np.int64), labels)
     return TrainingLoop(films, CONTRACT, tuple(PREVALENCE), settings, seed)
 
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lucency.bench.films import phantom_inputs
+from lucency.bench.films import phantom_training_set
 from lucency.bench.machine import Machine, describe_machine
 from lucency.bench.record import Bar, Benchmark, Row, at_least, spread
 from lucency.bench.timing import interleave, rates, ratios
@@ -90,8 +90,7 @@ def _measure(
 ) -> tuple[list[Row], str]:
     n = case.batch_size * case.steps
     contract = InputContract(size=case.size, channels=1 if case.channels == 1 else 3)
-    images, labels = phantom_inputs(n, contract, seed)
-    films = TrainingSet(images, np.arange(n, dtype=np.int64), labels)
+    films = phantom_training_set(n, contract, seed)
     settings = VictimSettings(
         architecture=case.architecture, batch_size=case.batch_size, epochs=repeats + 1
     )

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from queue import LifoQueue
 from types import TracebackType
 from typing import Any, Self
@@ -150,21 +151,21 @@ class _Pool:
             self._idle.put(worker)
 
 
-_most: list[int] = []
-"""What `decoding_limits` were entered, the innermost last."""
+_limit: ContextVar[int] = ContextVar("_limit")
+"""What `decoding_limits` says, within it."""
 
 
 @contextmanager
 def decoding_limits(workers: int) -> Iterator[None]:
     """Within it, a `FileImages` that is made without a number of workers has at most so many: one
     of several jobs that share a machine must not decode on all of its processors."""
-    _most.append(workers)
+    before = _limit.set(workers)
     try:
         yield
     finally:
-        _most.pop()
+        _limit.reset(before)
 
 
 def _processors() -> int:
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min((here, *_most[-1:]))
+    return min(here, _limit.get(here))

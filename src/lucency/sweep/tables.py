@@ -172,10 +172,9 @@ def _collateral(group: Sequence[RunRecord]) -> tuple[str | None, Estimate]:
     names = [f for f in group[0].findings if f != group[0].attack.target]
     losses: dict[str, float] = {}
     for name in names:
-        each = [_loss(record, name) for record in group]
-        known = [loss for loss in each if loss is not None]
-        if known:
-            losses[name] = float(np.mean(known))
+        loss = mean_over_seeds([_loss(record, name) for record in group])
+        if loss is not None:
+            losses[name] = loss
     if not losses:
         reason = f"no other finding has {MIN_FILMS} films with it"
         return None, Estimate(value=None, reason=reason)

@@ -13,8 +13,6 @@ from lucency.report.sweep_record import Axis, Point, SweepReport
 
 WORKS = 0.9
 """Attack success, at 95 % specificity, from which an attack is said to work."""
-
-
 MANY = 12
 """Values of an axis that are counted, not listed, if there are more."""
 
