@@ -21,13 +21,16 @@ from typing import Any
 from lucency.bench.machine import describe_machine
 from lucency.bench.processes import memory_row, run_lucency
 from lucency.bench.record import Benchmark, Row, at_least, at_most, row
-from lucency.errors import LucencyError
-from lucency.manifest import LOCK, MANIFEST
+from lucency.errors import IntegrityError, LucencyError
+from lucency.manifest import CHECKPOINT, LOCK, MANIFEST
 from lucency.progress import Progress, silent
 from lucency.records import Record
+from lucency.victims.checkpoint import load_checkpoint
 
 NAME = "sweep"
 NO_RAY = "Ray is not installed, or cannot start here"
+_LOOK_S = 0.2
+"""Between two looks at the checkpoints; an epoch takes longer."""
 
 
 class SweepSize(Record):
@@ -81,8 +84,9 @@ def bench_sweep(seed: int, progress: Progress = silent, size: SweepSize = FULL) 
         notes=(
             "Seconds from the start of the command to its end. Files are compared byte by byte, "
             "manifests included.",
-            "A run continues from its last finished epoch, so a kill costs each worker less than "
-            "one epoch.",
+            "A checkpoint is written after every epoch, and read here as it appears: one without "
+            "an epoch more than before tells of an epoch that was done again. The epoch in which "
+            "a worker was killed is not finished.",
         ),
     )  # fmt: skip
 
@@ -107,13 +111,16 @@ def _killed(
     """Killed with its workers left to notice for themselves, and started again, until it ends."""
     start = "from lucency.cli import main; main()"
     command = [sys.executable, "-c", start, "sweep", str(toml), "--out", str(out), "--workers", "2"]
-    kills = redone = 0
+    kills = redone = repeated = 0
+    trained: dict[Path, tuple[int, int]] = {}
     while kills < size.kills:
         finished = {p: p.stat().st_mtime_ns for p in out.glob(f"*/*/{MANIFEST}")}
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:  # noqa: S603 - our own interpreter and command
-            try:
-                run.wait(draw.uniform(*size.between_s))
-            except subprocess.TimeoutExpired:
+            end = time.monotonic() + draw.uniform(*size.between_s)
+            while run.poll() is None and time.monotonic() < end:
+                repeated += repeated_epochs(out, trained)
+                time.sleep(_LOOK_S)
+            if run.poll() is None:
                 run.send_signal(signal.SIGKILL)
                 kills += 1
             ended = run.wait() == 0
@@ -123,6 +130,7 @@ def _killed(
             if contents(out) != expected:
                 break
             shutil.rmtree(out)
+            trained = {}
     if not out.exists() or contents(out) != expected:
         _sweep(toml, out, "--workers", "2")
     differ = _differing(contents(out), expected)
@@ -130,7 +138,28 @@ def _killed(
         row("kill -9 at random moments", kills, "times"),
         row("files that differ after them", differ, bar=at_most(0)),
         row("finished runs that were done again", redone, bar=at_most(0)),
+        row("finished epochs that were done again", repeated, bar=at_most(0)),
     ]
+
+
+def repeated_epochs(out: Path, trained: dict[Path, tuple[int, int]]) -> int:
+    """How many checkpoints were written since the last look without an epoch more in them.
+
+    trained: when each was written, and its epochs; brought up to date.
+    """
+    found = 0
+    for path in out.glob(f"*/*/{CHECKPOINT}/*"):
+        before, epochs_before = trained.get(path, (0, 0))
+        try:
+            written = path.stat().st_mtime_ns
+            if written == before:
+                continue
+            epochs = len(load_checkpoint(path).history)
+        except (IntegrityError, OSError):  # deleted meanwhile, since its training is done
+            continue
+        found += epochs <= epochs_before
+        trained[path] = written, epochs
+    return found
 
 
 def _differing(ours: dict[str, str], theirs: dict[str, str]) -> int:
