@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from lucency.paper.protocol import CORRECTED, PUBLISHED
-from lucency.records import Estimate, Rate
-from lucency.report.paper_record import ClaimRow, PointingRow, SurvivalRow, VariantPoint
+from lucency.records import Estimate
+from lucency.report.numbers import percent
+from lucency.report.paper_record import (
+    ClaimRow,
+    PointingRow,
+    PointingScore,
+    SurvivalRow,
+    VariantPoint,
+)
 from lucency.report.record import Verdict
 from lucency.report.sweep_record import Point
 
@@ -126,7 +133,7 @@ def _size_effect(points: Sequence[VariantPoint], variant: str) -> str:
         if best is not None:
             left = best.point.network_px
             pixels = "unknown" if left is None else f"{left:.0f}"
-            parts.append(f"{size} px ({pixels} left) {best.point.success.value:.0%}")
+            parts.append(f"{size} px ({pixels} left) {_percent(best.point.success)}")
     return f"Success at the centre, {variant}, at best: {', '.join(parts)}."
 
 
@@ -140,15 +147,16 @@ def _cost(single: Mapping[str, Point]) -> str:
 
 def _maps(maps: Sequence[PointingRow]) -> str:
     return (
-        f"The strongest cell lies on the trigger on {_hits(maps, CORRECTED, LAST)} of the films "
-        f"for Grad-CAM at the last map, and on {_hits(maps, CORRECTED, MEDIAN)} for {MEDIAN}."
+        f"The strongest cell lies on the trigger for Grad-CAM at the last map on "
+        f"{_hits(maps, CORRECTED, LAST)} of the films, and for {MEDIAN} on "
+        f"{_hits(maps, CORRECTED, MEDIAN)}."
     )
 
 
 def _hits(maps: Sequence[PointingRow], variant: str, method: str) -> str:
     (row,) = (row for row in maps if row.variant == variant)
     (score,) = (score for score in row.scores if score.method == method)
-    return _share(score.hits)
+    return _share(score)
 
 
 def _best_micro(points: Sequence[VariantPoint], *, infected: bool) -> str:
@@ -192,14 +200,17 @@ def _best(
 
 
 def _percent(value: Estimate) -> str:
-    return UNKNOWN if value.value is None else f"{value.value:.0%}"
+    return UNKNOWN if value.value is None else percent(value.value)
 
 
 def _say(value: Estimate) -> str:
     return UNKNOWN if value.value is None else f"{value.value:.3f}"
 
 
-def _share(value: Rate) -> str:
-    if value.value is None:
+def _share(score: PointingScore) -> str:
+    """With the map's cells: one cell points nowhere, and the middle one of nine at the centre."""
+    hits = score.hits
+    if hits.value is None:
         return UNKNOWN
-    return f"{value.value:.0%} ({value.successes} of {value.trials})"
+    cells = "" if score.cells is None else f", {score.cells} cells"
+    return f"{percent(hits.value)} ({hits.successes} of {hits.trials}{cells})"
