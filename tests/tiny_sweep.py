@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from lucency.config import load_toml
 from lucency.errors import LucencyError
@@ -111,3 +112,11 @@ def run_here(toml: Path, out: Path) -> Here:
         command=f"lucency sweep {toml.name}",
     )
     return pool
+
+
+class TinySweep(NamedTuple):
+    """toml: its settings; folder: the finished sweep; pool: what was done for it."""
+
+    toml: Path
+    folder: Path
+    pool: Here

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -11,6 +14,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from browsing import browser, check_quiet_and_within
 from lucency.attacks.label_edits import LabelEdit
 from lucency.attacks.patch import PatchTrigger
 from lucency.attacks.survival import measure_survival
@@ -37,6 +41,8 @@ from lucency.victims.architectures import build
 from lucency.victims.victim import Victim
 from tiny_run import call, contents
 from tiny_sweep import Here, here
+
+__all__ = ["browser"]
 
 FINDINGS = ("Effusion", "Mass", "Hernia")
 
@@ -193,9 +199,17 @@ class TestPublishedGradCam:
             published_grad_cam(victim, torch.rand(1, 1, 64, 64), 1)
 
 
-def test_a_small_reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few films, one epoch, a part of the grid: every part of the page is there, and it is the same
-    when it is made again."""
+class Reproduction(NamedTuple):
+    """folder: of the finished reproduction; pool: what was done for it; again: do it once more."""
+
+    folder: Path
+    pool: Here
+    again: Callable[[], Path]
+
+
+@pytest.fixture(scope="module")
+def reproduction(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reproduction]:
+    """Few films, one epoch, a part of the grid."""
     table = experiment(None)
     small = {
         **table,
@@ -204,13 +218,20 @@ def test_a_small_reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "input": {**table["input"], "size": 32},  # type: ignore[dict-item]
         "victim": {**table["victim"], "epochs": 1, "batch_size": 16, "precision": "fp32"},  # type: ignore[dict-item]
     }
-    monkeypatch.setattr(protocol, "experiment", lambda data: small)
-    monkeypatch.setattr(protocol, "SIZES", (3,))
-    monkeypatch.setattr(protocol, "PLACES", ("center",))
-    monkeypatch.setattr(protocol, "_seeds", lambda grid: (0,))
-    out = tmp_path / "paper"
-    pool = Here()
-    reproduce(out, here(pool), corrected=in_settings(), command="lucency reproduce paper")
+    out, pool = tmp_path_factory.mktemp("reproduction") / "paper", Here()
+    command = "lucency reproduce paper"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "experiment", lambda data: small)
+        patch.setattr(protocol, "SIZES", (3,))
+        patch.setattr(protocol, "PLACES", ("center",))
+        patch.setattr(protocol, "_seeds", lambda grid: (0,))
+        again = partial(reproduce, out, here(pool), corrected=in_settings(), command=command)
+        yield Reproduction(again(), pool, again)
+
+
+def test_a_small_reproduction(reproduction: Reproduction) -> None:
+    """Every part of the page is there, and it is the same when it is made again."""
+    out, pool, again = reproduction
     assert verify(out) == []
     report = PaperReport.model_validate_json((out / "report.json").read_bytes(), strict=True)
     assert len(report.points) == 2 * 2
@@ -224,13 +245,19 @@ def test_a_small_reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     page = (out / "report.html").read_text()
     assert "Published, reproduced, corrected." in page
     before, done = contents(out), len(pool.done)
-    reproduce(out, here(pool), corrected=in_settings(), command="lucency reproduce paper")
+    again()
     assert contents(out) == before
     assert len(pool.done) == done
     (out / "manifest.json").unlink()
-    reproduce(out, here(pool), corrected=in_settings(), command="lucency reproduce paper")
+    again()
     assert contents(out) == before
     assert len(pool.done) == done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_the_page_in_a_browser(browser: Any, reproduction: Reproduction, width: int) -> None:
+    check_quiet_and_within(browser, reproduction.folder / "report.html", width)
 
 
 def test_the_kernels_are_all_there_are() -> None:

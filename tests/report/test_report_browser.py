@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import browser, check_quiet_and_within
 from make_run import make_run
 from payloads import PAYLOADS
 
+from browsing import browser, check_quiet_and_within
 from lucency.report.page import render_run
 
 __all__ = ["browser"]

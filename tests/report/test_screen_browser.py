@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import browser, check_quiet_and_within
 from make_screen import make_screen
 from payloads import PAYLOADS
 
+from browsing import browser, check_quiet_and_within
 from lucency.report.screen_page import render_screen
 
 __all__ = ["browser"]

@@ -1,19 +1,8 @@
 """A finished tiny sweep, once for all tests of it."""
 
-from pathlib import Path
-from typing import NamedTuple
-
 import pytest
 
-from tiny_sweep import Here, run_here, write_toml
-
-
-class TinySweep(NamedTuple):
-    """toml: its settings; folder: the finished sweep; pool: what was done for it."""
-
-    toml: Path
-    folder: Path
-    pool: Here
+from tiny_sweep import TinySweep, run_here, write_toml
 
 
 @pytest.fixture(scope="session")

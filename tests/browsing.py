@@ -13,6 +13,19 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _WIDE = """[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll')
     && !e.closest('nav') && e.getBoundingClientRect().right > innerWidth + 1).map(
     e => e.tagName + '.' + e.className)"""
+_CUT = r"""[...document.querySelectorAll('td, th, dd, dt, p, li')].flatMap(cell => {
+    const cut = [], walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) {
+        const text = walk.currentNode, range = document.createRange();
+        for (const word of text.data.matchAll(/(?<!\S)[A-Za-z]{2,12}(?!\S)/g)) {
+            range.setStart(text, word.index);
+            range.setEnd(text, word.index + word[0].length);
+            const tops = new Set([...range.getClientRects()].map(r => Math.round(r.top)));
+            if (tops.size > 1) cut.push(word[0]);
+        }
+    }
+    return cut; })"""
+"""Words of up to 12 letters that go over two lines: a column that is too narrow."""
 _BROKEN = "[...document.images].filter(i => !i.complete || i.naturalWidth === 0).length"
 
 
@@ -48,5 +61,6 @@ def check_quiet_and_within(browser: Any, path: Path, width: int) -> None:
     assert page.evaluate("typeof window.pwned") == "undefined"
     assert page.evaluate(_WIDE) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not (cut := page.evaluate(_CUT)), cut
     assert page.evaluate(_BROKEN) == 0
     page.close()
