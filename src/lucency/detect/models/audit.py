@@ -1,0 +1,94 @@
+"""An audit: every test on one model, and one p-value for all of them.
+
+A test scores every finding in both directions; `null` says what the largest of all these scores is
+worth. So that several tests do not mean several chances to cry wolf, they share one maximum.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lucency.detect.models.evidence import Evidence, ModelTest
+from lucency.detect.models.null import Null, against_findings, against_models
+from lucency.detect.models.subject import Subject
+from lucency.errors import ModelError
+from lucency.progress import Progress, silent
+from lucency.records import Float64Array
+from lucency.victims.victim import Passes
+
+LEAST_MODELS = 2
+"""Clean reference models that a spread can be had from."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A test that was made, what it cost, and what it says alone."""
+
+    evidence: Evidence
+    null: Null
+    passes: Passes
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """made: the tests in order; skipped: a test's name -> why it could not be made. null: of all
+    budgets of all tests together, in the order of `made`."""
+
+    made: tuple[Made, ...]
+    skipped: dict[str, str]
+    null: Null
+
+    def best(self, direction: int, finding: int) -> tuple[int, int]:
+        """Which test, and which of its budgets, a finding's largest standardised score is from."""
+        budget = int(self.null.standardised[direction, finding].argmax())
+        for i, made in enumerate(self.made):
+            n = made.evidence.scores.shape[2]
+            if budget < n:
+                return i, budget
+            budget -= n
+        raise IndexError("a budget belongs to a test")
+
+
+def audit(
+    subject: Subject,
+    tests: Mapping[str, ModelTest],
+    *,
+    references: Sequence[Subject] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Audit:
+    """Make every test that can be made. references: clean models of the same findings, on the same
+    films, that scores are compared with; one alone is not enough and is left aside. Raises
+    ModelError if no test can be made."""
+    made: list[tuple[Evidence, Passes, float]] = []
+    compared: list[Float64Array] = []
+    skipped: dict[str, str] = {}
+    others = references if len(references) >= LEAST_MODELS else ()
+    for name, test in tests.items():
+        started, before = time.perf_counter(), replace(subject.victim.passes)
+        try:
+            evidence = test(subject, seed, progress)
+        except ModelError as error:
+            skipped[name] = str(error)
+            continue
+        seconds, after = time.perf_counter() - started, subject.victim.passes
+        spent = Passes(after.forwards - before.forwards, after.backwards - before.backwards)
+        made.append((evidence, spent, seconds))
+        compared.append(np.array([test(other, seed, progress).scores for other in others]))
+    if not made:
+        raise ModelError(f"No test can be made on this model: {'; '.join(skipped.values())}")
+
+    def judge(scores: Float64Array, clean: Float64Array) -> Null:
+        return against_models(scores, clean, seed) if others else against_findings(scores, seed)
+
+    alone = [judge(each[0].scores, clean) for each, clean in zip(made, compared, strict=True)]
+    every = np.concatenate([each[0].scores for each in made], axis=2)
+    null = judge(every, np.concatenate(compared, axis=-1))
+    return Audit(
+        tuple(Made(e, n, p, s) for (e, p, s), n in zip(made, alone, strict=True)), skipped, null
+    )

@@ -1,0 +1,60 @@
+"""What a test of a model returns, whatever it looks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from lucency.detect.models.subject import Subject
+from lucency.progress import Progress
+from lucency.records import Box, Float64Array
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A trigger that a test found. words: what it is. put: films (n, 1, size, size) -> the same
+    with it. box: the network pixels that it may change; None = the whole film."""
+
+    words: str
+    put: Callable[[Tensor], Tensor]
+    box: Box | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one test says of a model.
+
+    needs: what it had to have, in words. budgets: the L budgets that triggers were searched within.
+    scores (2, K, L): larger = more suspicious; directions, set and clear, then findings; on a clean
+    model those of a budget are about normal. recovered: (direction, finding, budget) -> the best
+    trigger.
+    """
+
+    test: str
+    needs: str
+    budgets: tuple[str, ...]
+    scores: Float64Array
+    recovered: Callable[[int, int, int], Recovered]
+
+
+class ModelTest(Protocol):
+    """A test of a model. Raises ModelError for one that it cannot be made on."""
+
+    def __call__(self, subject: Subject, seed: int, progress: Progress) -> Evidence: ...
+
+
+def score(moved: Float64Array) -> Float64Array:
+    """How far triggers move findings, in standard deviations of clean logits -> scores: logarithms,
+    but for movements well below one standard deviation, which tell findings apart by nothing."""
+    return np.asarray(np.log1p(np.maximum(moved, 0.0)))
+
+
+def put_on_all(
+    put: Callable[[Tensor, Tensor], Tensor], parameters: Tensor, films: Tensor
+) -> Tensor:
+    """A family's change with one row of parameters (1, …), on every film."""
+    return put(parameters.expand(len(films), *parameters.shape[1:]), films)

@@ -1,0 +1,66 @@
+"""What a test of a model starts from: the model, clean films, and what it says of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucency.explain.batching import logits_of
+from lucency.records import Direction, Float64Array, IntArray, NetworkInputs
+from lucency.victims.victim import Victim, frozen, to_grey
+
+DIRECTIONS: tuple[Direction, ...] = ("set", "clear")
+"""What a trigger may do to a finding: the first axis of everything that is measured."""
+SIGNS = np.array([1.0, -1.0])
+"""Of a logit's change that counts for each direction."""
+LEAST = 16
+"""Clean films that a test of a model takes at least."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under audit and M clean films.
+
+    films (M, 1, size, size) float32, fraction of the stored range; logits (M, K) float64; spread
+    (K,) > 0: standard deviation of each finding's clean logits, in which changes are counted.
+    """
+
+    victim: Victim
+    films: Tensor
+    logits: Float64Array
+    spread: Float64Array
+
+    @property
+    def n_findings(self) -> int:
+        return len(self.spread)
+
+    @property
+    def side(self) -> int:
+        """Height and width of a film, network pixels."""
+        return int(self.films.shape[-1])
+
+    def moved(self, films: Tensor, rows: IntArray) -> Float64Array:
+        """films (n, 1, size, size), made from those in `rows` -> (n, 2, K): how far each finding's
+        logit is moved in either direction, in standard deviations of its clean logits."""
+        with frozen(self.victim.network):
+            found = logits_of(self.victim, films).double().cpu().numpy()
+        change = (found - self.logits[rows]) / self.spread
+        return np.asarray(change[:, None] * SIGNS[:, None])
+
+    def suitable(self, direction: Direction) -> Float64Array:
+        """(M, K) in {0, 1}: the half of the films on which a finding stands low, where it can be
+        set, or high, where it can be cleared."""
+        median = np.median(self.logits, axis=0)
+        low = self.logits <= median
+        return (low if direction == "set" else ~low).astype(np.float64)
+
+
+def subject(victim: Victim, films: NetworkInputs) -> Subject:
+    """A model and clean films (M, size, size)."""
+    grey = to_grey(films, victim.device)
+    with frozen(victim.network), torch.inference_mode():
+        logits = logits_of(victim, grey).double().cpu().numpy()
+    return Subject(victim, grey, logits, np.maximum(logits.std(axis=0), 1e-6))

@@ -1,0 +1,36 @@
+"""Triggers over the whole film: a faint pattern, or a warp, within a small budget."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from lucency.detect.models.bending import Bending
+from lucency.detect.models.evidence import Evidence, Recovered, put_on_all, score
+from lucency.detect.models.inversion import Family, Search, invert
+from lucency.detect.models.shading import Shading
+from lucency.detect.models.subject import Subject
+from lucency.progress import Progress, silent
+
+SHADING, WARP = "shading", "warp"
+SEARCH = Search(steps=25)
+
+
+def shading(subject: Subject, seed: int, progress: Progress = silent) -> Evidence:
+    """The smooth pattern of 2 % of the grey range that moves each finding most."""
+    family = Shading(SHADING, cells=16, strength=0.02)
+    return _whole(subject, family, "faint pattern, 2 % of the grey range", seed, progress)
+
+
+def warp(subject: Subject, seed: int, progress: Progress = silent) -> Evidence:
+    """The smooth warp, by at most 2 % of the side, that moves each finding most."""
+    return _whole(subject, Bending(), "smooth warp, up to 2 % of the side", seed, progress)
+
+
+def _whole(subject: Subject, family: Family, words: str, seed: int, progress: Progress) -> Evidence:
+    found = invert(subject, family, seed, SEARCH, progress)
+
+    def recovered(direction: int, finding: int, budget: int) -> Recovered:
+        item = direction * subject.n_findings + finding
+        return Recovered(words, partial(put_on_all, family.put, found.parameters[[item]]), None)
+
+    return Evidence(family.name, "gradients", (words,), score(found.moved)[..., None], recovered)
