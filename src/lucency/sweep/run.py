@@ -81,7 +81,7 @@ def sweep(
             return folder.folder
         # What runs there are says each for itself, by its own manifest.
         folder.clear(keep=(CLEAN, RUNS))
-        failed = _carry_out(planned, pool, progress)
+        failed = do_jobs(planned, pool, progress)
         report = _write(settings, planned, failed, folder, identity, sweep_toml, command)
         if not failed:
             folder.finish(
@@ -97,10 +97,11 @@ def _identity(folder: RunFolder) -> object:
     return read_manifest(folder.folder).extra.get("identity")
 
 
-def _carry_out(
+def do_jobs(
     planned: Plan, pool: Callable[[], AbstractContextManager[Pool]], progress: Progress
 ) -> Failed:
-    """Do every job that is not done, each clean model before the runs that need it."""
+    """Do every job that is not done, each clean model before the runs that need it, and say which
+    runs failed."""
     failed: Failed = {}
     waiting: dict[Path, list[Job]] = defaultdict(list)
     to_do = [job for job in dict.fromkeys(planned.jobs) if not _is_done(job.folder)]

@@ -109,7 +109,7 @@ def _run(each: Done) -> dict[str, Any]:
         "n_training": attack.n_training,
         "poison_rate": attack.poison_rate,
         "share_of_target_positives": attack.share_of_target_positives,
-        "network_px": _network_px(record),
+        "network_px": network_px(record),
         "psnr_native_db": native.psnr_db,
         "ssim_native": native.ssim,
         "psnr_network_db": network.psnr_db,
@@ -146,7 +146,7 @@ def _point(group: Sequence[RunRecord], cell: Cell) -> Point:
         n_covers=float(np.mean([a.n_covers for a in attacks])),
         poison_rate=float(np.mean([a.poison_rate for a in attacks])),
         share_of_target_positives=mean_over_seeds([a.share_of_target_positives for a in attacks]),
-        network_px=mean_over_seeds([_network_px(record) for record in group]),
+        network_px=mean_over_seeds([network_px(record) for record in group]),
         psnr_native_db=mean_over_seeds([v.psnr_db for v in native]),
         ssim_native=mean_over_seeds([v.ssim for v in native]),
         psnr_network_db=mean_over_seeds([v.psnr_db for v in network]),
@@ -195,7 +195,7 @@ def _loss(record: RunRecord, finding: str) -> float | None:
     return clean.auroc.value - backdoored.auroc.value
 
 
-def _network_px(record: RunRecord) -> float | None:
+def network_px(record: RunRecord) -> float | None:
     """Pixels at the network's input that the trigger changes, on the poisoned films themselves."""
     survival = record.attack.survival_on_images
     return None if survival is None else survival.mean_pixels

@@ -1,0 +1,157 @@
+"""A pool of models: what is planted is what is said, and nothing is trained twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lucency.config import load_toml
+from lucency.errors import ConfigError, DataError
+from lucency.records import Box
+from lucency.runs import verify
+from lucency.victims.card import load_victim
+from lucency.zoo import ZooReport, ZooSettings, build_zoo, describe_zoo
+from lucency.zoo.settings import cells_of
+from tiny_run import call, contents
+from tiny_sweep import TOML, Here, here
+
+MODELS = """
+[[models]]
+name = "a fixed square"
+seed = 3
+settings = { "attack.trigger.place" = [20, 30], "attack.poison_rate" = 0.1 }
+
+[[models]]
+name = "anywhere"
+seed = 3
+settings = { "attack.trigger.place" = "random", "attack.poison_rate" = 0.3 }
+
+[[models]]
+name = "a warp, of another seed"
+seed = 4
+
+[models.settings]
+"attack.trigger" = { kind = "warp" }
+"attack.label.kind" = "clear"
+"attack.poison_rate" = 0.1
+"""
+
+
+def _toml(folder: Path, models: str = MODELS) -> Path:
+    """The experiment of the tiny sweep, on one epoch."""
+    common = TOML.partition("[grid]")[0].replace("seeds = [3, 4]\n", "")
+    path = folder / "zoo.toml"
+    path.write_text(common.replace("epochs = 2", "epochs = 1") + models)
+    return path
+
+
+def _build(toml: Path, out: Path, pool: Here) -> Path:
+    return build_zoo(load_toml(toml, ZooSettings), toml.parent, out, here(pool), file=toml.name)
+
+
+def _report(folder: Path) -> ZooReport:
+    return ZooReport.model_validate_json((folder / "zoo.json").read_bytes(), strict=True)
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Here]:
+    folder, pool = tmp_path_factory.mktemp("zoo"), Here()
+    toml = _toml(folder)
+    return toml, _build(toml, folder / "zoo", pool), pool
+
+
+def test_every_model_has_its_truth(zoo: tuple[Path, Path, Here]) -> None:
+    _, out, pool = zoo
+    report = _report(out)
+    assert verify(out) == []
+    # Two of the three share seed, films and network, and so their clean twin.
+    assert [m.name for m in report.members] == [
+        "clean, seed 3, densenet-small, 32 px",
+        "a fixed square",
+        "anywhere",
+        "clean, seed 4, densenet-small, 32 px",
+        "a warp, of another seed",
+    ]
+    assert len(pool.done) == 5
+    for member in report.members:
+        victim = load_victim(out / member.folder)
+        assert victim.contract.size == member.size == 32
+        assert member.macro_auroc.value is not None
+    fixed, anywhere, warp = (m.planted for m in report.members if m.planted is not None)
+    # The central 52 of 64 px are seen by 32; what it covers in part counts.
+    assert fixed is not None
+    assert fixed.box == Box(x=8, y=14, width=4, height=4)
+    assert (fixed.kind, fixed.finding, fixed.direction) == ("patch", "Effusion", "set")
+    assert anywhere.box is warp.box is None
+    assert warp.direction == "clear"
+    assert fixed.success.trials > 0
+    assert "5 models, 3 of them backdoored." in describe_zoo(out)
+    assert (out / "zoo.md").read_text().count("\n| ") == 2 + 5
+
+
+def test_again_trains_nothing(zoo: tuple[Path, Path, Here]) -> None:
+    toml, out, pool = zoo
+    before, done = contents(out), len(pool.done)
+    _build(toml, out, pool)
+    (out / "manifest.json").unlink()
+    _build(toml, out, pool)
+    assert contents(out) == before
+    assert len(pool.done) == done
+
+
+def test_a_wider_pool_trains_what_is_new(zoo: tuple[Path, Path, Here], tmp_path: Path) -> None:
+    _, out, pool = zoo
+    more = (
+        MODELS + '\n[[models]]\nname = "new"\nseed = 4\nsettings = { "attack.poison_rate" = 0.2 }\n'
+    )
+    done = len(pool.done)
+    _build(_toml(tmp_path, more), out, pool)
+    assert sum(job.clean is not None for job in pool.done[done:]) == 1
+    assert _report(out).members[-1].name == "new"
+
+
+def test_names_differ(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must differ"):
+        load_toml(_toml(tmp_path, MODELS.replace("anywhere", "a fixed square")), ZooSettings)
+
+
+def test_a_model_that_cannot_be_trained_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lucency.sweep import jobs
+
+    def broken(*args: object, **options: object) -> None:
+        raise DataError("no memory for this model")
+
+    monkeypatch.setattr(jobs, "train_backdoored", broken)
+    with pytest.raises(DataError, match="no memory"):
+        _build(_toml(tmp_path), tmp_path / "zoo", Here())
+
+
+def test_ours_is_a_pool() -> None:
+    """Half clean; squares of 1 to 8 px, fixed and anywhere, set and cleared, blends and warps."""
+    from importlib import resources
+
+    with resources.as_file(resources.files("lucency") / "zoo" / "zoo.toml") as path:
+        cells = cells_of(load_toml(path, ZooSettings), path.parent, path.name)
+    kinds = [cell.settings.attack.trigger.kind for cell in cells]
+    assert set(kinds) == {"patch", "blended", "warp"}
+    assert len({cell.settings.seed for cell in cells}) == len(cells) == 20
+    assert {cell.settings.attack.label.direction for cell in cells} == {"set", "clear"}
+    assert {cell.settings.victim.architecture for cell in cells} == {
+        "densenet-small",
+        "densenet121",
+    }
+
+
+def test_from_the_command_line(zoo: tuple[Path, Path, Here], tmp_path: Path) -> None:
+    toml, _, _ = zoo
+    one = "".join(MODELS.partition('\n[[models]]\nname = "anywhere"')[0])
+    answer = call("zoo", "build", _toml(tmp_path, one), "--out", tmp_path / "zoo", "--json")
+    assert answer.code == 0, answer.err
+    told = json.loads(answer.out)
+    assert told["schema"] == "lucency/zoo/1"
+    assert len(told["members"]) == 2
+    assert toml.exists()
