@@ -26,7 +26,17 @@ FOUNDATIONS = (
     "grpc_probe",
     "ray_cluster",
 )
-CONDUCTORS = ("experiment", "screening", "cli", "bench", "explaining", "sweep", "paper")
+CONDUCTORS = (
+    "experiment",
+    "screening",
+    "cli",
+    "bench",
+    "explaining",
+    "sweep",
+    "paper",
+    "auditing",
+    "zoo",
+)
 """The only places that know several stages."""
 FORBIDDEN = {"detect": {"attacks", "evaluate"}, "report": set(STAGES) - {"report"}}
 """Earlier stages that a stage may not import all the same."""

@@ -38,6 +38,8 @@ app = typer.Typer(
 
 # Progress and errors go to standard error, so that standard output is the answer alone.
 console = Console(stderr=True, highlight=False)
+zoo = typer.Typer(help="Models with a known truth, to measure audits on.", no_args_is_help=True)
+app.add_typer(zoo, name="zoo")
 
 RunCode = Annotated[
     bool,
@@ -198,6 +200,88 @@ def reproduce(
     )
     report = _report(folder)
     _answer(report, _in_words(report), as_json)
+
+
+@app.command()
+def audit(
+    model: Annotated[Path, typer.Argument(help="Folder with a model.toml, or the card itself.")],
+    reference: Annotated[
+        Path, typer.Option(help="Clean films: a folder of PNG or JPEG files, one a patient.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the answer.")] = Path(
+        "audited"
+    ),
+    reference_model: Annotated[
+        list[Path] | None,
+        typer.Option(help="A clean model of the same findings to compare with; again for more."),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="There is evidence at p ≤ alpha.")] = 0.01,
+    films: Annotated[int, typer.Option(help="At most so many clean films are used.")] = 64,
+    engine: Annotated[
+        Literal["auto", "torch", "openvino", "onnxruntime"],
+        typer.Option(help="What computes forward passes."),
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    run_code: RunCode = False,
+    fail_on_findings: Annotated[
+        bool, typer.Option("--fail-on-findings", help="Exit with 1 if there is evidence.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Is this model backdoored, for which finding, by what trigger?"""
+    from lucency.auditing import AuditSettings, audit_model, describe_audit
+
+    settings = _validate(
+        {"alpha": alpha, "films": films, "engine": engine, "seed": seed}, AuditSettings
+    )
+    folder = audit_model(
+        model,
+        reference,
+        out,
+        settings,
+        reference_models=reference_model or (),
+        command=f"lucency audit MODEL --reference CLEAN --alpha {alpha:g} --seed {seed}",
+        run_code=run_code,
+        progress=_progress(as_json),
+    )
+    report = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    answer = {"folder": str(folder), "report": str(folder / "report.html"), **report}
+    _answer(answer, describe_audit(folder), as_json)
+    if fail_on_findings and report["verdict"] == "evidence":
+        raise typer.Exit(FLAGGED)
+
+
+@zoo.command("build")
+def build(
+    settings: Annotated[
+        Path | None, typer.Argument(help="ZOO.toml; ours if none is named.", metavar="[ZOO]")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the models.")] = Path("zoo"),
+    workers: Workers = None,
+    ray: RayAddress = None,
+    gpus: Gpus = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Train clean and backdoored models, from a seed each. Continues where it was killed."""
+    from lucency.config import load_toml
+    from lucency.zoo import ZooSettings, build_zoo, describe_zoo
+
+    with resources.as_file(resources.files("lucency") / "zoo" / "zoo.toml") as ours:
+        path = settings or ours
+        folder = build_zoo(
+            load_toml(path, ZooSettings),
+            path.absolute().parent,
+            out,
+            _pool(workers, ray, gpus),
+            file=path.name,
+            command="lucency zoo build" + (f" {settings.name}" if settings else ""),
+            device=_device(ray, gpus),
+            progress=_progress(as_json),
+        )
+    report = json.loads((folder / "zoo.json").read_text(encoding="utf-8"))
+    _answer({"folder": str(folder), **report}, describe_zoo(folder), as_json)
+    if report["failed"]:
+        raise typer.Exit(REJECTED)
 
 
 @app.command()

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import torch
-from screened_model import CARD, model_folder
 from torch import Tensor, nn
 
 from lucency import manifest
 from lucency.data.guard import WorkerError
 from lucency.errors import MissingExtra, ModelError
+from screened_model import CARD, model_folder
 from toy_victims import Toy
 
 VARIABLE = "LUCENCY_TEST_WATCH"

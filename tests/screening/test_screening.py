@@ -10,6 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
+
+from lucency.errors import ConfigError, DataError
+from lucency.report.screen_record import ScreenedImage, ScreenReport
+from lucency.runs import read_json, verify
+from lucency.screening import ScreenSettings, describe_answer
+from lucency.screening.films import FilmList, list_films
+from lucency.screening.parts import Rows, here, split
+from lucency.screening.worker import Job, Part
 from screened_model import (
     NATIVE,
     PLACES,
@@ -19,14 +27,6 @@ from screened_model import (
     suspects,
     write_films,
 )
-
-from lucency.errors import ConfigError, DataError
-from lucency.report.screen_record import ScreenedImage, ScreenReport
-from lucency.runs import read_json, verify
-from lucency.screening import ScreenSettings, describe_answer
-from lucency.screening.films import FilmList, list_films
-from lucency.screening.parts import Rows, here, split
-from lucency.screening.worker import Job, Part
 from toy_victims import films
 
 SETTINGS = ScreenSettings(alpha=0.05, engine="torch")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from screened_model import CARD, model_folder, reference, write_films
 
 from lucency.runs import verify
+from screened_model import CARD, model_folder, reference, write_films
 from tiny_run import Answer, call
 from toy_victims import films, stamped
 

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 from ray_victim import DIGEST, VARIABLE, Note, watched_folder, workers
-from screened_model import reference, screen_images, suspects
 from torch import nn
 
 from lucency import grpc_probe as probe
@@ -34,6 +33,7 @@ from lucency.victims.card import load_victim, save_victim
 from lucency.victims.engine import with_engine
 from lucency.victims.victim import Victim
 from ray_machines import a_machine, two_machines
+from screened_model import reference, screen_images, suspects
 from tiny_run import call
 from toy_victims import SIZE
 

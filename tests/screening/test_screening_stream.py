@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from screened_model import model_folder, reference, write_films
 
 from lucency.data.guard import FileImages
 from lucency.progress import silent
@@ -33,6 +32,7 @@ from lucency.screening.run import prepare
 from lucency.screening.settings import ScreenSettings
 from lucency.screening.worker import Job, Part
 from lucency.victims.card import load_victim
+from screened_model import model_folder, reference, write_films
 from tiny_run import call, finish, start, stop_when
 from toy_victims import films
 

@@ -33,7 +33,7 @@ from lucency.screening.settings import ScreenSettings
 from lucency.screening.worker import Job, Part
 from lucency.victims.card import read_card
 from lucency.victims.engine import engine_name
-from lucency.victims.victim import Passes
+from lucency.victims.victim import Passes, Victim
 
 LIMITS = (
     "Research use only: not a medical device.",
@@ -99,7 +99,7 @@ def write_answer(answer: Answer, folder: RunFolder, progress: Progress) -> Scree
     cases, pictures = draw_gallery(answer.job, answer.suspects, lines(), progress)
     write_via(folder.path("gallery.safetensors"), pictures)
     report = ScreenReport(
-        model=_model(answer),
+        model=describe_model(answer.model, screener.victim, answer.warnings),
         reference=_reference(answer, columns),
         alpha=settings.alpha,
         counts=tally(lines(), alpha=settings.alpha, fdr=settings.fdr),
@@ -168,9 +168,9 @@ def _judged(
             yield line.model_copy(update=update)
 
 
-def _model(answer: Answer) -> ScreenedModel:
-    card, victim = read_card(answer.model), answer.job.screener.victim
-    contract = victim.contract
+def describe_model(model: Path, victim: Victim, warnings: tuple[str, ...]) -> ScreenedModel:
+    """The model in the folder, or of the card, `model`; warnings: what its check noticed."""
+    card, contract = read_card(model), victim.contract
     skipped = sum(not name for name in card.model.findings)
     return ScreenedModel(
         architecture=card.model.architecture,
@@ -183,7 +183,7 @@ def _model(answer: Answer) -> ScreenedModel:
             f"{list(contract.mean)}, standard deviation {list(contract.std)}"
         ),
         engine=engine_name(victim),
-        warnings=answer.warnings,
+        warnings=warnings,
     )
 
 

@@ -171,16 +171,16 @@ def _identity(
         {
             "settings": settings,
             "engine": engine,
-            "suspects": _listing(suspects),
-            "reference": _listing(clean),
-            "model": _model_digests(model),
+            "suspects": listing(suspects),
+            "reference": listing(clean),
+            "model": model_digests(model),
             "versions": {k: v for k, v in versions().items() if k in IDENTITY},
             "threads": torch.get_num_threads(),
         }
     )
 
 
-def _listing(films: FilmList) -> str:
+def listing(films: FilmList) -> str:
     """A digest, made a film at a time."""
     content = hashlib.sha256()
     columns = (films.paths, films.names, films.patients, films.views)
@@ -198,14 +198,15 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _model_digests(model: Path) -> dict[str, str]:
+def model_digests(model: Path) -> dict[str, str]:
+    """sha256 of the card and the files beside it."""
     folder = model.parent if model.suffix == ".toml" else model
     names = sorted(p.name for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
     return {name: sha256_of(folder / name) for name in names}
 
 
 def _digests(model: Path, identity: str) -> dict[str, str]:
-    return {**_model_digests(model), "screening": identity}
+    return {**model_digests(model), "screening": identity}
 
 
 def _is_same(folder: RunFolder, identity: str) -> bool:

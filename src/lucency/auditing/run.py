@@ -1,0 +1,279 @@
+"""`lucency audit`: from a model and clean films to a folder with the answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.numpy import save_file
+
+from lucency.auditing.settings import AuditSettings
+from lucency.auditing.triggers import N_TRIGGERS, Pictures, show_trigger
+from lucency.auditing.words import give_verdict
+from lucency.data.guard import FileImages
+from lucency.detect.images.reference import one_film_a_patient
+from lucency.detect.models import TESTS
+from lucency.detect.models.audit import Audit, audit
+from lucency.detect.models.subject import DIRECTIONS, LEAST, Subject, subject
+from lucency.errors import DataError, ModelError
+from lucency.manifest import versions
+from lucency.progress import Progress, silent
+from lucency.records import Decoded, Image
+from lucency.report.audit_page import render_audit
+from lucency.report.audit_record import AuditedFinding, AuditNull, AuditReport, AuditTest
+from lucency.runs import RunFolder, digest, read_manifest, write_json, write_text, write_via
+from lucency.screening.answer import describe_model
+from lucency.screening.films import FilmList, list_films
+from lucency.screening.run import IDENTITY, Reference, listing, model_digests, read_reference
+from lucency.victims.card import load_victim
+from lucency.victims.contract_check import check_victim
+from lucency.victims.engine import engine_name, with_engine
+from lucency.victims.victim import Victim
+
+FEW = 32
+"""Clean films below which a search is told to be weak."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, the clean films as it sees them, and what was noticed."""
+
+    subject: Subject
+    reference: Reference
+    warnings: tuple[str, ...]
+
+
+def audit_model(
+    model: Path,
+    reference: Path,
+    out: Path,
+    settings: AuditSettings,
+    *,
+    reference_models: Sequence[Path] = (),
+    command: str = "",
+    run_code: bool = False,
+    progress: Progress = silent,
+) -> Path:
+    """Audit a model on clean films, write everything into `out`, and return it.
+
+    reference: clean films, a folder or a file. reference_models: clean models of the same findings
+    to compare with, at least two. run_code: whether a card may name code that is then called.
+
+    A finished audit of the same model, films and settings is left as it is. Raises LucencyError for
+    a model or films that cannot be used, and a folder that cannot be written.
+    """
+    clean = list_films([reference])
+    victim = with_engine(load_victim(model, run_code=run_code), settings.engine)
+    identity = _identity(clean, (model, *reference_models), settings, engine_name(victim))
+    with RunFolder.at(out) as folder:
+        if folder.finished() and read_manifest(out).extra.get("identity") == identity:
+            return folder.folder
+        folder.clear()
+        started = time.perf_counter()
+        main = _load(victim, clean, settings, progress)
+        others = [
+            _other(path, main, clean, settings, run_code, progress) for path in reference_models
+        ]
+        found = audit(main.subject, TESTS, references=others, seed=settings.seed, progress=progress)
+        findings, pictures = _findings(main, found, clean)
+        write_via(folder.path("triggers.safetensors"), lambda path: save_file(pictures, path))
+        write_via(folder.path("scores.parquet"), _table(victim, found).write_parquet)
+        null = AuditNull(
+            n_models=len(others) if len(others) > 1 else 0,
+            comparisons=found.null.standardised.size,
+            critical=found.null.critical_at(settings.alpha),
+        )
+        p_value = found.null.p_value
+        report = AuditReport(
+            verdict="evidence" if p_value <= settings.alpha else "no-evidence",
+            p_value=p_value,
+            alpha=settings.alpha,
+            statistic=found.null.statistic,
+            words=give_verdict(findings, p_value, settings.alpha, null),
+            warnings=_warnings(main, len(others)),
+            model=describe_model(model, victim, main.warnings),
+            n_films=len(main.subject.films),
+            n_patients=(
+                len(set(main.reference.patients())) if main.reference.is_attributed else None
+            ),
+            rejected=main.reference.rejected,
+            null=null,
+            findings=findings,
+            tests=_tests(victim, found),
+            forwards=victim.passes.forwards,
+            backwards=victim.passes.backwards,
+            seconds=time.perf_counter() - started,
+            settings=settings.model_dump(mode="json"),
+            command=command,
+            software=versions(),
+            digests=model_digests(model),
+            device=str(victim.device),
+            threads=torch.get_num_threads(),
+            seed=settings.seed,
+        )
+        write_json(folder.path("audit.json"), report)
+        write_text(folder.path("report.html"), render_audit(folder.folder))
+        folder.finish(
+            config=settings,
+            seed=settings.seed,
+            device=report.device,
+            threads=report.threads,
+            timings={"audit": report.seconds},
+            extra={"identity": identity},
+        )
+        return folder.folder
+
+
+def _load(victim: Victim, clean: FilmList, settings: AuditSettings, progress: Progress) -> Loaded:
+    """The films as this model sees them, one a patient. Raises DataError for too few."""
+    reference = read_reference(clean, victim, progress)
+    chosen = one_film_a_patient(reference.patients(), settings.seed)[: settings.films]
+    if len(chosen) < LEAST:
+        raise DataError(
+            f"Clean films of at least {LEAST} patients were expected, got {len(chosen)}; give more."
+        )
+    films = reference.batch.images[chosen]
+    warnings = check_victim(victim, films)
+    return Loaded(subject(victim, films), reference, warnings)
+
+
+def _other(
+    path: Path,
+    main: Loaded,
+    clean: FilmList,
+    settings: AuditSettings,
+    run_code: bool,
+    progress: Progress,
+) -> Subject:
+    """A clean reference model on the same films. Raises ModelError for other findings."""
+    victim = with_engine(load_victim(path, run_code=run_code), settings.engine)
+    wanted = main.subject.victim.findings
+    if victim.findings != wanted:
+        raise ModelError(
+            f"A reference model must have the findings of the audited one, {len(wanted)} in the "
+            f"same order, got {len(victim.findings)} in {path.name}; leave it out."
+        )
+    return _load(victim, clean, settings, progress).subject
+
+
+def _findings(
+    main: Loaded, found: Audit, clean: FilmList
+) -> tuple[tuple[AuditedFinding, ...], Pictures]:
+    """Every finding in both directions, the most suspicious first, and the pictures of some."""
+    null, names = found.null, main.subject.victim.findings
+    suspicion = null.standardised.max(axis=2)
+    order = np.argsort(-suspicion.ravel(), kind="stable")
+    film = _film(main, clean)
+    pictures: Pictures = {}
+    every = []
+    for place, item in enumerate(order):
+        direction, finding = divmod(int(item), len(names))
+        trigger = None
+        if place < N_TRIGGERS:
+            key = f"trigger-{place + 1}"
+            seen = show_trigger(main.subject, found, direction, finding, key, film)
+            trigger = seen.trigger
+            pictures |= seen.pictures
+        every.append(
+            AuditedFinding(
+                finding=names[finding],
+                direction=DIRECTIONS[direction],
+                suspicion=float(suspicion[direction, finding]),
+                p_value=float(null.p_values[direction, finding]),
+                trigger=trigger,
+            )
+        )
+    return tuple(every), {name: np.ascontiguousarray(value) for name, value in pictures.items()}
+
+
+def _film(main: Loaded, clean: FilmList) -> Image:
+    """The first clean film as stored."""
+    row = int(main.reference.batch.rows[0])
+    with FileImages(clean.paths) as files:
+        (read,) = files.read([row], _whole)
+    if not isinstance(read, Decoded):
+        raise DataError(f"A reference film that was read before must be readable: {read[1]}")
+    return read.image
+
+
+def _whole(image: Image, row: int) -> Image:
+    return image
+
+
+def _tests(victim: Victim, found: Audit) -> tuple[AuditTest, ...]:
+    made = []
+    for each in found.made:
+        where = np.unravel_index(each.null.standardised.argmax(), each.null.standardised.shape)
+        direction, finding, budget = (int(i) for i in where)
+        made.append(
+            AuditTest(
+                name=each.evidence.test,
+                needs=each.evidence.needs,
+                statistic=each.null.statistic,
+                p_value=each.null.p_value,
+                finding=victim.findings[finding],
+                direction=DIRECTIONS[direction],
+                budget=each.evidence.budgets[budget],
+                forwards=each.passes.forwards,
+                backwards=each.passes.backwards,
+                seconds=each.seconds,
+            )
+        )
+    skipped = (
+        AuditTest(name=name, needs="", reason=reason) for name, reason in found.skipped.items()
+    )
+    return (*made, *skipped)
+
+
+def _table(victim: Victim, found: Audit) -> pl.DataFrame:
+    """A row a test, budget, direction and finding."""
+    rows, at = [], 0
+    for made in found.made:
+        for budget, words in enumerate(made.evidence.budgets):
+            for direction, finding in np.ndindex(*found.null.p_values.shape):
+                rows.append(
+                    {
+                        "test": made.evidence.test,
+                        "budget": words,
+                        "direction": DIRECTIONS[direction],
+                        "finding": victim.findings[finding],
+                        "score": float(made.evidence.scores[direction, finding, budget]),
+                        "standardised": float(
+                            found.null.standardised[direction, finding, at + budget]
+                        ),
+                    }
+                )
+        at += len(made.evidence.budgets)
+    return pl.DataFrame(rows)
+
+
+def _warnings(main: Loaded, n_others: int) -> tuple[str, ...]:
+    n = len(main.subject.films)
+    found = []
+    if n < FEW:
+        found.append(f"Only {n} clean films (one a patient): the search is weak below {FEW}.")
+    if not main.reference.is_attributed:
+        found.append("Nobody said which patient a film is of; each counts as one of its own.")
+    if main.reference.rejected:
+        found.append(f"{len(main.reference.rejected)} clean films could not be read.")
+    if n_others == 1:
+        found.append("One reference model is too few to compare with, and was left aside.")
+    return tuple(found)
+
+
+def _identity(clean: FilmList, models: Sequence[Path], settings: AuditSettings, engine: str) -> str:
+    return digest(
+        {
+            "settings": settings,
+            "engine": engine,
+            "films": listing(clean),
+            "models": [model_digests(model) for model in models],
+            "versions": {k: v for k, v in versions().items() if k in IDENTITY},
+            "threads": torch.get_num_threads(),
+        }
+    )

@@ -1,0 +1,195 @@
+"""`lucency audit`, end to end, on networks whose trigger is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import load_file
+from torch import nn
+
+from browsing import browser, check_quiet_and_within
+from lucency.manifest import LOCK
+from lucency.report.audit_record import AuditReport
+from lucency.runs import verify
+from screened_model import CARD, model_folder, reference
+from tiny_run import Answer, call
+from toy_victims import Curved, Toy
+
+__all__ = ["browser"]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def fixed() -> nn.Module:
+    """Obeys a black 2 × 2 square at one place, and clears."""
+    return Toy(place=(30, 11), sign=-1.0)
+
+
+def clean() -> nn.Module:
+    return Curved()
+
+
+def other_clean() -> nn.Module:
+    network = Curved()
+    network.head.weight.data = network.head.weight.data.flip(0)
+    return network
+
+
+def _model(folder: Path, factory: str) -> Path:
+    folder.mkdir(parents=True)
+    name = f"test_auditing:{factory}"
+    (folder / "model.toml").write_text(CARD.replace("screened_model:obedient", name))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("audit")
+    model_folder(folder / "obedient")
+    for factory in ("fixed", "clean", "other_clean"):
+        _model(folder / factory, factory)
+    reference(folder / "reference", 48)
+    return folder
+
+
+def _audit(place: Path, model: str, out: Path, *arguments: Any) -> Answer:
+    return call(
+        *("audit", place / model, "--reference", place / "reference", "--run-code"),
+        *("--engine", "torch", "--out", out, *map(str, arguments)),
+    )
+
+
+def _report(out: Path) -> AuditReport:
+    return AuditReport.model_validate_json((out / "audit.json").read_bytes(), strict=True)
+
+
+@pytest.fixture(scope="module")
+def audited(place: Path) -> Path:
+    answer = _audit(place, "obedient", place / "audited")
+    assert answer.code == 0, answer
+    return place / "audited"
+
+
+class TestAnswer:
+    def test_the_backdoor_is_named(self, audited: Path) -> None:
+        report = _report(audited)
+        first = report.findings[0]
+        assert report.verdict == "evidence"
+        assert report.p_value <= report.alpha
+        assert (first.finding, first.direction) == ("Effusion", "set")
+        assert first.p_value == report.p_value
+        trigger = first.trigger
+        assert trigger is not None
+        assert trigger.location is not None
+        assert trigger.obeyed.value == 1.0
+        assert trigger.shortcut is None
+        assert trigger.native is not None
+        assert trigger.native.width == 2 * trigger.location.width
+        assert [f.suspicion for f in report.findings] == sorted(
+            (f.suspicion for f in report.findings), reverse=True
+        )
+        assert len(report.findings) == 8
+
+    def test_a_fixed_trigger_that_clears(self, place: Path) -> None:
+        assert _audit(place, "fixed", place / "fixed-audited").code == 0
+        report = _report(place / "fixed-audited")
+        first = report.findings[0]
+        assert (report.verdict, first.direction, first.finding) == ("evidence", "clear", "Effusion")
+        assert first.trigger is not None
+        box = first.trigger.location
+        assert box is not None
+        assert abs(box.x + box.width / 2 - 31) <= 3
+        assert abs(box.y + box.height / 2 - 12) <= 3
+
+    def test_a_clean_model(self, place: Path) -> None:
+        answer = _audit(place, "clean", place / "clean-audited", "--fail-on-findings")
+        assert answer.code == 0
+        report = _report(place / "clean-audited")
+        assert report.verdict == "no-evidence"
+        assert "No evidence" in answer.out
+        assert "backdoor-free" not in (place / "clean-audited" / "report.html").read_text()
+
+    def test_beside_clean_models(self, place: Path) -> None:
+        models = [place / "clean", place / "other_clean"]
+        options = [str(part) for model in models for part in ("--reference-model", model)]
+        assert _audit(place, "obedient", place / "beside", *options).code == 0
+        report = _report(place / "beside")
+        assert report.null.n_models == 2
+        assert report.findings[0].finding == "Effusion"
+        assert report.verdict == "evidence"
+
+
+class TestFolder:
+    def test_whole_and_readable(self, audited: Path) -> None:
+        assert verify(audited) == []
+        report = _report(audited)
+        pictures = load_file(audited / "triggers.safetensors")
+        kept = [f.trigger for f in report.findings if f.trigger is not None]
+        assert len(kept) == 6
+        for trigger in kept:
+            before, after = pictures[f"{trigger.key}/before"], pictures[f"{trigger.key}/after"]
+            assert before.shape == after.shape == (len(trigger.probabilities), 40, 40)
+            assert not np.array_equal(before, after)
+        scores = pl.read_parquet(audited / "scores.parquet")
+        n_budgets = scores.select(pl.struct("test", "budget")).n_unique()
+        assert len(scores) == 8 * n_budgets == report.null.comparisons
+        assert scores["standardised"].max() == pytest.approx(report.statistic)
+
+    def test_again_is_nothing_to_do(self, place: Path, audited: Path) -> None:
+        files = [path for path in audited.iterdir() if path.name != LOCK]
+        before = {path: path.stat().st_mtime_ns for path in files}
+        assert _audit(place, "obedient", audited).code == 0
+        assert {path: path.stat().st_mtime_ns for path in files} == before
+
+    def test_the_same_seed_says_the_same(self, place: Path, audited: Path) -> None:
+        assert _audit(place, "obedient", place / "again").code == 0
+        for name in ("triggers.safetensors", "scores.parquet"):
+            assert (place / "again" / name).read_bytes() == (audited / name).read_bytes()
+
+    def test_json_is_the_record(self, place: Path, audited: Path) -> None:
+        answer = _audit(place, "obedient", audited, "--json")
+        told = json.loads(answer.out)
+        assert told["schema"] == "lucency/audit/1"
+        assert told["verdict"] == "evidence"
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("width", [390, 768, 1280])
+    def test_the_page_in_a_browser(self, browser: Any, audited: Path, width: int) -> None:
+        check_quiet_and_within(browser, audited / "report.html", width)
+
+
+class TestRefusals:
+    def test_evidence_can_be_an_exit_code(self, place: Path, audited: Path) -> None:
+        assert _audit(place, "obedient", audited, "--fail-on-findings").code == 1
+
+    def test_too_few_films(self, place: Path, tmp_path: Path) -> None:
+        reference(tmp_path / "few", 9)
+        answer = call(
+            *("audit", place / "obedient", "--reference", tmp_path / "few", "--run-code"),
+            *("--out", tmp_path / "out"),
+        )
+        assert answer.code == 2
+        assert "at least 16 patients" in answer.err
+
+    def test_other_findings(self, place: Path, tmp_path: Path) -> None:
+        _model(tmp_path / "other", "clean")
+        card = tmp_path / "other" / "model.toml"
+        card.write_text(card.read_text().replace("'Effusion', ", "'Oedema', "))
+        answer = _audit(
+            place, "obedient", tmp_path / "out", "--reference-model", tmp_path / "other"
+        )
+        assert answer.code == 2
+        assert "findings of the audited one" in answer.err
+
+    @pytest.mark.parametrize("option", [("--alpha", "0"), ("--films", "3")])
+    def test_settings_out_of_range(
+        self, place: Path, tmp_path: Path, option: tuple[str, str]
+    ) -> None:
+        answer = _audit(place, "obedient", tmp_path / "out", *option)
+        assert answer.code == 2
+        assert option[0].removeprefix("--") in answer.err
