@@ -42,16 +42,16 @@ class Natural:
         return self.films >= max(2, ENOUGH * self.of)
 
 
-def natural(subject: Subject, trigger: Recovered, finding: int) -> Natural | None:
+def natural(subject: Subject, found: Recovered, finding: int) -> Natural | None:
     """Look for it on the clean films; None for a trigger of the whole film."""
-    box = trigger.box
+    box = found.box
     if box is None:
         return None
     films = subject.films
     around = smooth(films, box.width)
     there = (slice(None), 0, slice(box.y, box.y + box.height), slice(box.x, box.x + box.width))
     with torch.inference_mode():
-        contrast = (trigger.put(films) - around)[there].mean(dim=(1, 2))
+        contrast = (found.put(films) - around)[there].mean(dim=(1, 2))
     is_bright = float(contrast.median()) >= 0
     sign = 1.0 if is_bright else -1.0
     own = sign * (films - around)
@@ -59,8 +59,8 @@ def natural(subject: Subject, trigger: Recovered, finding: int) -> Natural | Non
     mean = avg_pool2d(own, side, stride=1)
     strongest = max_pool2d(mean, 2 * NEAR + 1, stride=1, padding=NEAR)
     y, x = (min(at, strongest.shape[2] - 1) for at in (box.y, box.x))
-    found = strongest[:, 0, y, x] >= AS_STRONG * float((sign * contrast).median().clamp(min=1e-3))
-    has = found.cpu().numpy()
+    alike = strongest[:, 0, y, x] >= AS_STRONG * float((sign * contrast).median().clamp(min=1e-3))
+    has = alike.cpu().numpy()
     shift = None
     if has.any() and not has.all():
         logits = subject.logits[:, finding] / subject.spread[finding]
