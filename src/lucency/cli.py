@@ -461,7 +461,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="forwards, training, screening, explain, reading, poisoning, demo; all if none is "
-            "named. Or: screen, shift, sweep."
+            "named. Or: screen, shift, sweep, audit."
         ),
     ] = None,
     out: Annotated[
@@ -471,7 +471,8 @@ def bench(
         Path | None,
         typer.Option(
             help="screen, shift, explain: folder that keeps the backdoored networks; "
-            "bench-victims if none is named, and explain then only takes times."
+            "bench-victims if none is named, and explain then only takes times. audit: a folder "
+            "of `lucency zoo build`."
         ),
     ] = None,
     data: Annotated[
@@ -483,8 +484,8 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="screen, shift, explain: part of the name of films and trigger, such as '3 px'; "
-            "again for more."
+            help="screen, shift, explain, audit: part of the name of films and trigger, such as "
+            "'3 px'; again for more."
         ),
     ] = None,
     compare: Annotated[

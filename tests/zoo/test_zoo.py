@@ -155,3 +155,29 @@ def test_from_the_command_line(zoo: tuple[Path, Path, Here], tmp_path: Path) -> 
     assert told["schema"] == "lucency/zoo/1"
     assert len(told["members"]) == 2
     assert toml.exists()
+
+
+def test_the_audit_is_measured_on_it(
+    zoo: tuple[Path, Path, Here], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every model is audited, beside Neural Cleanse; a tiny network knows nothing, so only the
+    counts are looked at."""
+    from lucency.bench import auditing
+    from lucency.detect.models import TESTS
+    from lucency.detect.models.neural_cleanse import Cleanse
+
+    _, out, _ = zoo
+    monkeypatch.setattr(auditing, "COMPARED", Cleanse(steps=2, films=2))
+    monkeypatch.setattr(auditing, "TESTS", {"small patch": TESTS["small patch"]})
+    found = auditing.bench_audit(1, victims=out, only=["square", "seed 3"])
+    assert found.scores is not None
+    assert found.scores["model"].to_list() == [
+        "clean, seed 3, densenet-small, 32 px",
+        "a fixed square",
+    ]
+    rows = {row.name: row for row in found.rows}
+    assert rows["fewer than Neural Cleanse by"].value is not None
+    backwards = found.scores["cleanse_backwards"].to_list()
+    assert backwards == [2 * 14 * 2 * 2] * 2
+    with pytest.raises(ConfigError, match="zoo build"):
+        auditing.bench_audit(1, victims=out / "nothing")

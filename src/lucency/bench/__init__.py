@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from lucency.bench.auditing import bench_audit
 from lucency.bench.demo import bench_demo
 from lucency.bench.explaining import bench_explaining, bench_explaining_on_victims
 from lucency.bench.forwards import bench_forwards
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[int, Progress], Benchmark]] = {
 }
 
 ON_VICTIMS: dict[str, Callable[..., Benchmark]] = {
+    "audit": bench_audit,
     "screen": bench_screen,
     "shift": bench_shift,
     "explain": bench_explaining_on_victims,

@@ -9,7 +9,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
+from lucency.attacks.ledger import plain
 from lucency.attacks.placed import PlacedTrigger
+from lucency.data.inputs import read_inputs
+from lucency.detect.images.reference import one_film_a_patient
 from lucency.errors import DataError
 from lucency.experiment.films import load
 from lucency.experiment.settings import ExperimentSettings
@@ -17,8 +23,8 @@ from lucency.manifest import read_json, versions
 from lucency.progress import Progress, silent
 from lucency.records import Box, Decoded, Image, Model, Rejected
 from lucency.report.sweep_record import RunRecord
-from lucency.runs import RunFolder, digest, read_manifest, write_json, write_text
-from lucency.sweep.jobs import RECORD, THREADS, Job
+from lucency.runs import RunFolder, digest, read_manifest, write_json, write_text, write_via
+from lucency.sweep.jobs import RECORD, THREADS, Job, config_of
 from lucency.sweep.plan import CLEAN, RUNS, Plan, plan
 from lucency.sweep.pool import Pool
 from lucency.sweep.run import Failed, do_jobs
@@ -28,7 +34,7 @@ from lucency.zoo.record import Member, Planted, ZooReport
 from lucency.zoo.settings import ZooSettings, cells_of
 from lucency.zoo.table import as_markdown
 
-ZOO = "zoo.json"
+ZOO, FILMS = "zoo.json", "films"
 
 
 def build_zoo(
@@ -53,7 +59,7 @@ def build_zoo(
         identity = digest([[cell.axes for cell in cells], [job.identity for job in planned.jobs]])
         if folder.finished() and read_manifest(out).extra.get("identity") == identity:
             return folder.folder
-        folder.clear(keep=(CLEAN, RUNS))
+        folder.clear(keep=(CLEAN, RUNS, FILMS))
         failed = do_jobs(planned, pool, progress)
         report = _report(settings, planned, failed, folder.folder, command)
         write_json(folder.path(ZOO), report)
@@ -115,11 +121,13 @@ def _members(name: str, job: Job, record: RunRecord, folder: Path) -> tuple[Memb
     if job.clean is None:
         raise ValueError("a run has a clean twin")
     network = f"{settings.victim.architecture}, {settings.input.size} px"
+    films = _write_films(settings, folder)
 
     def member(model: Model, title: str, place: Path, planted: Planted | None) -> Member:
         return Member(
             name=title,
             folder=(place / "models" / model).relative_to(folder.absolute()).as_posix(),
+            films=films,
             architecture=settings.victim.architecture,
             size=settings.input.size,
             seed=settings.seed,
@@ -143,6 +151,20 @@ def _members(name: str, job: Job, record: RunRecord, folder: Path) -> tuple[Memb
         member("clean", clean_name, job.clean, None),
         member("backdoored", name, job.folder, planted),
     )
+
+
+def _write_films(settings: ExperimentSettings, folder: Path) -> str:
+    """The reference films, once for each set of them; where they lie below the folder."""
+    name = digest(config_of(settings, {"seed", "data", "split", "input"}))[:12]
+    path = folder / FILMS / f"{name}.safetensors"
+    if not path.exists():
+        radiographs = load(settings)
+        rows = radiographs.rows("reference")
+        inputs, _ = read_inputs(radiographs, rows, plain(settings.input), settings.input)
+        patients = [radiographs.patient_ids[row] for row in inputs.rows]
+        films = inputs.images[one_film_a_patient(patients, settings.seed)]
+        write_via(path, lambda p: save_file({FILMS: np.ascontiguousarray(films)}, p))
+    return path.relative_to(folder).as_posix()
 
 
 def _box(settings: ExperimentSettings) -> Box | None:

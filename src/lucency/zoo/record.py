@@ -32,11 +32,13 @@ class Planted(Record):
 
 
 class Member(Record):
-    """One model. folder: with its card, below the zoo's folder. planted: None for a clean model.
-    macro_auroc: on clean test films."""
+    """One model. folder: with its card; films: clean ones that it has not met, one a patient, as it
+    sees them, (N, size, size) uint8 or uint16 under `films` in a safetensors file; both below the
+    zoo's folder. planted: None for a clean model. macro_auroc: on clean test films."""
 
     name: str
     folder: str
+    films: str
     architecture: str
     size: int
     seed: int
