@@ -16,9 +16,10 @@ from lucency.auditing.settings import AuditSettings
 from lucency.auditing.triggers import N_TRIGGERS, Pictures, show_trigger
 from lucency.auditing.words import give_verdict
 from lucency.data.guard import FileImages
+from lucency.data.inputs import as_stored
 from lucency.detect.images.reference import one_film_a_patient
 from lucency.detect.models import TESTS
-from lucency.detect.models.audit import Audit, audit
+from lucency.detect.models.audit import LEAST_MODELS, Audit, audit
 from lucency.detect.models.subject import DIRECTIONS, LEAST, Subject, subject
 from lucency.errors import DataError, ModelError
 from lucency.manifest import versions
@@ -84,7 +85,7 @@ def audit_model(
         write_via(folder.path("triggers.safetensors"), lambda path: save_file(pictures, path))
         write_via(folder.path("scores.parquet"), _table(victim, found).write_parquet)
         null = AuditNull(
-            n_models=len(others) if len(others) > 1 else 0,
+            n_models=len(others) if len(others) >= LEAST_MODELS else 0,
             comparisons=found.null.standardised.size,
             critical=found.null.critical_at(settings.alpha),
         )
@@ -195,14 +196,10 @@ def _film(main: Loaded, clean: FilmList) -> Image:
     """The first clean film as stored."""
     row = int(main.reference.batch.rows[0])
     with FileImages(clean.paths) as files:
-        (read,) = files.read([row], _whole)
+        (read,) = files.read([row], as_stored)
     if not isinstance(read, Decoded):
         raise DataError(f"A reference film that was read before must be readable: {read[1]}")
     return read.image
-
-
-def _whole(image: Image, row: int) -> Image:
-    return image
 
 
 def _tests(victim: Victim, found: Audit) -> tuple[AuditTest, ...]:
@@ -261,7 +258,7 @@ def _warnings(main: Loaded, n_others: int) -> tuple[str, ...]:
         found.append("Nobody said which patient a film is of; each counts as one of its own.")
     if main.reference.rejected:
         found.append(f"{len(main.reference.rejected)} clean films could not be read.")
-    if n_others == 1:
+    if 0 < n_others < LEAST_MODELS:
         found.append("One reference model is too few to compare with, and was left aside.")
     return tuple(found)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.special import expit
 
+from lucency.data.preprocess import full_scale
 from lucency.detect.models.audit import Audit
 from lucency.detect.models.evidence import Recovered
 from lucency.detect.models.shortcut import in_words, natural
@@ -15,6 +16,7 @@ from lucency.detect.models.subject import DIRECTIONS, SIGNS, Subject
 from lucency.evaluate.rates import rate
 from lucency.records import Float64Array, Image, Rate
 from lucency.report.audit_record import FoundTrigger
+from lucency.victims.victim import to_grey
 
 N_TRIGGERS = 6
 """Kept with pictures, the most suspicious findings'."""
@@ -22,8 +24,6 @@ N_FILMS = 8
 """That a trigger is shown on."""
 LARGEST, SMALLEST, AROUND = 448, 48, 6
 """Pixels of a picture of a film as stored, and of how many sides of the trigger it is made."""
-PASSED = 0.05
-"""Share of clean films that pass the logit which counts as obeying."""
 
 Pictures = dict[str, np.ndarray]
 
@@ -48,9 +48,7 @@ def show_trigger(
     rows = np.arange(len(subject.films))
     moved = subject.moved(changed, rows)[:, direction, finding]
     suited = subject.suitable(DIRECTIONS[direction])[:, finding] > 0
-    bounds = np.quantile(subject.logits[:, finding], [PASSED, 1 - PASSED])
-    sign = SIGNS[direction]
-    bound = bounds[1] if sign > 0 else bounds[0]
+    sign, bound = SIGNS[direction], subject.bounds[direction, finding]
     before = subject.logits[:, finding]
     after = before + sign * moved * subject.spread[finding]
     chosen = np.flatnonzero(suited)[:N_FILMS]
@@ -101,14 +99,13 @@ def _native(subject: Subject, found: Recovered, film: Image) -> np.ndarray:
     """The film as stored with what the trigger changes at the network, each network pixel's change
     on all the pixels that it stands for: what is around the trigger, or every few pixels of all."""
     contract = subject.victim.contract
-    full = float(np.iinfo(film.dtype).max)
-    grey = torch.from_numpy(contract.to_network(film).astype(np.float32) / full)[None, None]
-    change = (found.put(grey) - grey)[0, 0].numpy()
+    grey = to_grey(contract.to_network(film)[None], subject.films.device)
+    change = (found.put(grey) - grey)[0, 0].cpu().numpy()
     shape = (film.shape[0], film.shape[1])
     window = contract.window(shape)
     rows = np.arange(window.height) * contract.size // window.height
     columns = np.arange(window.width) * contract.size // window.width
-    shown = film.astype(np.float32) / full
+    shown = film.astype(np.float32) / full_scale(film.dtype)
     inside = shown[window.y : window.y + window.height, window.x : window.x + window.width]
     inside += change[rows[:, None], columns]
     stored: np.ndarray = np.rint(255 * shown.clip(0, 1)).astype(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -129,9 +130,9 @@ def screen_films(
         schedule=Schedule(fit_share=settings.detect.fit_share),
         progress=progress,
     )
-    before = (victim.passes.forwards, victim.passes.backwards)
+    before = replace(victim.passes)
     clean = screen(screener, films.test.images, progress=progress)
-    spent = Passes(victim.passes.forwards - before[0], victim.passes.backwards - before[1])
+    spent = victim.passes.since(before)
     triggered = screen(screener, films.triggered.images, progress=progress)
     return screener, {"clean": clean, "triggered": triggered}, spent
 

@@ -33,6 +33,10 @@ class Passes:
     forwards: int = 0
     backwards: int = 0
 
+    def since(self, before: Passes) -> Passes:
+        """Those that came after `before`, a copy taken then."""
+        return Passes(self.forwards - before.forwards, self.backwards - before.backwards)
+
     @property
     def equivalents(self) -> float:
         """In forward passes; a backward costs about two."""

@@ -14,14 +14,14 @@ from safetensors.numpy import save_file
 
 from lucency.attacks.ledger import plain
 from lucency.attacks.placed import PlacedTrigger
-from lucency.data.inputs import read_inputs
+from lucency.data.inputs import as_stored, read_inputs
 from lucency.detect.images.reference import one_film_a_patient
 from lucency.errors import DataError
 from lucency.experiment.films import load
 from lucency.experiment.settings import ExperimentSettings
 from lucency.manifest import read_json, versions
 from lucency.progress import Progress, silent
-from lucency.records import Box, Decoded, Image, Model, Rejected
+from lucency.records import Box, Decoded, Model, Rejected
 from lucency.report.sweep_record import RunRecord
 from lucency.runs import RunFolder, digest, read_manifest, write_json, write_text, write_via
 from lucency.sweep.jobs import RECORD, THREADS, Job, config_of
@@ -179,11 +179,7 @@ def _box(settings: ExperimentSettings) -> Box | None:
 
 def _native_shape(settings: ExperimentSettings) -> tuple[int, int]:
     radiographs = load(settings)
-    for read in radiographs.images.read(range(len(radiographs)), _whole):
+    for read in radiographs.images.read(range(len(radiographs)), as_stored):
         if isinstance(read, Decoded):
             return read.native_shape
     raise DataError("At least one film that can be read was expected, got none.")
-
-
-def _whole(image: Image, row: int) -> Image:
-    return image

@@ -76,9 +76,8 @@ def audit(
         except ModelError as error:
             skipped[name] = str(error)
             continue
-        seconds, after = time.perf_counter() - started, subject.victim.passes
-        spent = Passes(after.forwards - before.forwards, after.backwards - before.backwards)
-        made.append((evidence, spent, seconds))
+        seconds = time.perf_counter() - started
+        made.append((evidence, subject.victim.passes.since(before), seconds))
         compared.append(np.array([test(other, seed, progress).scores for other in others]))
     if not made:
         raise ModelError(f"No test can be made on this model: {'; '.join(skipped.values())}")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lucency.detect.models.subject import DIRECTIONS, SIGNS, Subject
+from lucency.detect.models.subject import SIGNS, Subject, draw
 from lucency.explain.batching import micro_batch
 from lucency.explain.gradients import with_gradients
 from lucency.progress import Progress, silent
@@ -83,13 +83,10 @@ def invert(
     """Invert a trigger of this family for every finding in both directions: 2 · K · films images
     forward and backward a step. Raises ModelError for a model without gradients."""
     generator = np.random.default_rng([seed, 0x1CE])
-    order = generator.permutation(len(subject.films))
-    final = order[: min(search.final, len(order) // 2)]
-    others = order[len(final) :]
+    final, others = subject.held_out(search.final, generator)
     k = subject.n_findings
     finding, sign = np.tile(np.arange(k), 2), np.repeat(SIGNS, k)
-    suited = np.stack([subject.suitable(d)[others] for d in DIRECTIONS]).transpose(0, 2, 1)
-    suited = suited.reshape(2 * k, -1)
+    suited = [subject.suited(*divmod(item, k), others) for item in range(2 * k)]
     device = subject.films.device
     start = torch.Generator().manual_seed(int(generator.integers(2**31)))
     parameters = family.within(family.start(2 * k, subject.side, start).to(device))
@@ -100,7 +97,7 @@ def invert(
         progress(f"Inverting: {family.name}", search.steps) as advance,
     ):
         for _ in range(search.steps):
-            rows = np.stack([_draw(weights, others, search.films, generator) for weights in suited])
+            rows = np.stack([draw(films, search.films, generator) for films in suited])
             _step(victim, subject, family, parameters, rows, finding, sign, search)
             optimiser.step()
             with torch.no_grad():
@@ -117,21 +114,12 @@ def reached(subject: Subject, family: Family, parameters: Tensor, films: IntArra
     moved = np.empty((2, k))
     for item in range(2 * k):
         direction, finding = divmod(item, k)
-        suited = subject.suitable(DIRECTIONS[direction])[films, finding] > 0
-        rows = films[suited] if suited.any() else films
+        rows = subject.suited(direction, finding, films)
         own = parameters[item : item + 1].expand(len(rows), *parameters.shape[1:])
         with torch.inference_mode():
             changed = family.put(own, subject.films[torch.from_numpy(rows)])
         moved[direction, finding] = subject.moved(changed, rows)[:, direction, finding].mean()
     return moved
-
-
-def _draw(
-    weights: Float64Array, films: IntArray, n: int, generator: np.random.Generator
-) -> IntArray:
-    """`n` of the films that suit an item, again and again if they are fewer."""
-    suited = films[weights > 0] if weights.any() else films
-    return np.asarray(generator.choice(suited, n, replace=len(suited) < n))
 
 
 def _step(

@@ -23,8 +23,7 @@ from lucency.explain.gradients import with_gradients
 from lucency.progress import Progress, silent
 from lucency.records import Float64Array
 
-NAME = "maximum margin"
-FORMS = ("logit", "margin")
+NAME = "Maximum margin"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def maximum_margin(
     parts = torch.split(torch.arange(len(forms), device=device), micro_batch(subject.victim))
     with (
         with_gradients(subject.victim, NAME) as victim,
-        progress("Maximum margin", ascent.steps) as advance,
+        progress(NAME, ascent.steps) as advance,
     ):
         for _ in range(ascent.steps):
             images.grad = torch.zeros_like(images)

@@ -26,16 +26,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lucency.detect.models.subject import DIRECTIONS, SIGNS, Subject
+from lucency.detect.models.subject import SIGNS, Subject, draw
 from lucency.explain.batching import micro_batch
 from lucency.explain.gradients import with_gradients
 from lucency.progress import Progress, silent
 from lucency.records import BoolArray, Float64Array, IntArray
 from lucency.victims.victim import Victim
 
-NAME = "neural-cleanse"
-OBEYED = 0.05
-"""Share of clean films that pass the logit from which a film counts as obeying."""
+NAME = "Neural Cleanse"
 RATE, BETAS = 0.1, (0.5, 0.9)
 FIRST_WEIGHT, FACTOR, PATIENCE = 1e-3, 1.5, 5
 """Of λ, and how it is changed (published code)."""
@@ -80,14 +78,15 @@ def cleanse(
     start = torch.Generator().manual_seed(int(generator.integers(2**31)))
     shape = (len(items), 1, subject.side, subject.side)
     raw = torch.rand(2, *shape, generator=start).to(subject.films.device)
+    suited = [subject.suited(*item, np.arange(len(subject.films))) for item in items]
     state = _State.begin(_inverse(raw), shape)
     optimiser = torch.optim.Adam([state.raw], lr=RATE, betas=BETAS)
     with (
-        with_gradients(subject.victim, "Neural Cleanse") as victim,
-        progress("Neural Cleanse", settings.steps) as advance,
+        with_gradients(subject.victim, NAME) as victim,
+        progress(NAME, settings.steps) as advance,
     ):
         for _ in range(settings.steps):
-            rows = np.stack([_films(subject, item, settings.films, generator) for item in items])
+            rows = np.stack([draw(films, settings.films, generator) for films in suited])
             share = _step(victim, subject, state, items, rows, settings)
             state.judge(share, settings.success)
             optimiser.step()
@@ -153,13 +152,6 @@ def _inverse(values: Tensor) -> Tensor:
     return torch.atanh((values - 0.5) * (2 - 1e-4))
 
 
-def _films(
-    subject: Subject, item: tuple[int, int], n: int, generator: np.random.Generator
-) -> IntArray:
-    suited = np.flatnonzero(subject.suitable(DIRECTIONS[item[0]])[:, item[1]])
-    return np.asarray(generator.choice(suited, n, replace=len(suited) < n))
-
-
 def _step(
     victim: Victim,
     subject: Subject,
@@ -176,7 +168,7 @@ def _step(
 
     direction, finding = (np.array(column) for column in zip(*items, strict=True))
     spread, clean = tensor(subject.spread), tensor(subject.logits[rows.ravel()])
-    bounds = tensor(_bounds(subject)[direction, finding])
+    bounds = tensor(subject.bounds[direction, finding])
     owner = torch.arange(len(items), device=device).repeat_interleave(rows.shape[1])
     films = torch.from_numpy(rows.ravel()).to(device)
     own, sign = torch.from_numpy(finding).to(device), tensor(SIGNS[direction])
@@ -201,9 +193,3 @@ def _step(
         obeyed.index_add_(0, item, passed / rows.shape[1])
     state.raw.grad = gradient
     return obeyed.double().cpu().numpy()
-
-
-def _bounds(subject: Subject) -> Float64Array:
-    """(2, K): the logit from which a film obeys."""
-    high, low = np.quantile(subject.logits, [1 - OBEYED, OBEYED], axis=0)
-    return np.stack([high, low])

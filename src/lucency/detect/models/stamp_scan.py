@@ -77,9 +77,7 @@ def scan(subject: Subject, seed: int, race: Race = DEFAULT, progress: Progress =
     """Search for triggers of all findings in both directions: about ten thousand forwards for 14
     findings, whatever the film's size."""
     generator = np.random.default_rng([seed, 0x57A])
-    order = generator.permutation(len(subject.films))
-    final = order[: min(race.final, len(order) // 2)]
-    others = order[len(final) :]
+    final, others = subject.held_out(race.final, generator)
     sides = tuple(side for side in SIDES if 4 * side <= subject.side)
 
     def through(stamps: Stamps, n: int, n_films: int = race.films) -> Stamps:
@@ -204,13 +202,11 @@ def _in_all_patterns(stamps: Stamps, side: int) -> Stamps:
 def _within(stamps: Stamps, side: int) -> Stamps:
     """Every smaller square inside: a stamp works if it covers the trigger, so one of these is it.
     Of a checker in either phase, since it begins at another pixel."""
-    parts = []
-    for y in range(int((stamps.side - side).max(initial=0)) + 1):
-        for x in range(int((stamps.side - side).max(initial=0)) + 1):
-            parts.append(
-                Stamps(stamps.pattern, np.full_like(stamps.side, side), stamps.y + y, stamps.x + x)
-            )
-    inside = join(parts)
+    shifts = range(int((stamps.side - side).max(initial=0)) + 1)
+    pattern, sides = stamps.pattern, np.full_like(stamps.side, side)
+    inside = join(
+        [Stamps(pattern, sides, stamps.y + y, stamps.x + x) for y in shifts for x in shifts]
+    )
     checkers = inside.take(np.flatnonzero(inside.pattern >= CHECKER))
     other = np.where(checkers.pattern == CHECKER, WHITE_FIRST, CHECKER)
     return join([inside, Stamps(other, checkers.side, checkers.y, checkers.x)])

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lucency.explain.batching import logits_of
-from lucency.records import Direction, Float64Array, IntArray, NetworkInputs
+from lucency.records import BoolArray, Direction, Float64Array, IntArray, NetworkInputs
 from lucency.victims.victim import Victim, frozen, to_grey
 
 DIRECTIONS: tuple[Direction, ...] = ("set", "clear")
 """What a trigger may do to a finding: the first axis of everything that is measured."""
 SIGNS = np.array([1.0, -1.0])
 """Of a logit's change that counts for each direction."""
+OBEYED = 0.05
+"""Share of clean films that pass the logit from which a film counts as obeying."""
 LEAST = 16
 """Clean films that a test of a model takes at least."""
 
@@ -53,9 +56,30 @@ class Subject:
     def suitable(self, direction: Direction) -> Float64Array:
         """(M, K) in {0, 1}: the half of the films on which a finding stands low, where it can be
         set, or high, where it can be cleared."""
-        median = np.median(self.logits, axis=0)
-        low = self.logits <= median
-        return (low if direction == "set" else ~low).astype(np.float64)
+        return (self._low if direction == "set" else ~self._low).astype(np.float64)
+
+    @cached_property
+    def _low(self) -> BoolArray:
+        return np.asarray(self.logits <= np.median(self.logits, axis=0))
+
+    def suited(self, direction: int, finding: int, films: IntArray) -> IntArray:
+        """Those of the films, rows, that are `suitable`; all of them if none is."""
+        chosen = films[self.suitable(DIRECTIONS[direction])[films, finding] > 0]
+        return chosen if len(chosen) else films
+
+    def held_out(self, n: int, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
+        """Rows of `n` films, at most half of all, that a search is measured on, and of the others,
+        which it may look at."""
+        order = generator.permutation(len(self.films))
+        n = min(n, len(order) // 2)
+        return order[:n], order[n:]
+
+    @cached_property
+    def bounds(self) -> Float64Array:
+        """(2, K): the logit from which a film obeys a direction, past what one clean film in twenty
+        reaches."""
+        high, low = np.quantile(self.logits, [1 - OBEYED, OBEYED], axis=0)
+        return np.stack([high, low])
 
 
 def subject(victim: Victim, films: NetworkInputs) -> Subject:
@@ -64,3 +88,8 @@ def subject(victim: Victim, films: NetworkInputs) -> Subject:
     with frozen(victim.network), torch.inference_mode():
         logits = logits_of(victim, grey).double().cpu().numpy()
     return Subject(victim, grey, logits, np.maximum(logits.std(axis=0), 1e-6))
+
+
+def draw(films: IntArray, n: int, generator: np.random.Generator) -> IntArray:
+    """`n` of the films, again and again if they are fewer."""
+    return np.asarray(generator.choice(films, n, replace=len(films) < n))
