@@ -303,7 +303,7 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: str) -> str:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(cli.metadata, "version", fail)
+    monkeypatch.setattr(cli.version.metadata, "version", fail)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         call("version")
 
@@ -312,7 +312,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> N
     def interrupt(_: str) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.metadata, "version", interrupt)
+    monkeypatch.setattr(cli.version.metadata, "version", interrupt)
     _assert_refused(call("version"), "start the same command again", code=130)
 
 

@@ -16,12 +16,14 @@ change moves most. The generator is a small network, as they have a larger one, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
+from lucency.detect.models.evidence import Evidence, Recovered, score
 from lucency.detect.models.subject import Subject
 from lucency.errors import ModelError
 from lucency.progress import Progress, silent
@@ -29,7 +31,8 @@ from lucency.records import Float64Array
 from lucency.victims.head import find_head
 from lucency.victims.victim import frozen, normalise
 
-NAME = "BTI-DBF"
+NAME = "feature decoupling"
+WORDS = "learned change of every pixel"
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,38 @@ def learn_mask(features: Tensor, head: nn.Linear, steps: int) -> Tensor:
     return torch.sigmoid(raw).detach()
 
 
+@dataclass(frozen=True)
+class Decoupled:
+    """generator: the learned change. moved (2, K): how far it moves each finding on the clean
+    films, in standard deviations of its clean logits; larger = more suspicious."""
+
+    generator: Generator
+    moved: Float64Array
+
+
+def feature_decoupling(subject: Subject, seed: int, progress: Progress = silent) -> Evidence:
+    """As a test: one change for all findings, and how far it moves each."""
+    found = decoupled(subject, seed, progress=progress)
+
+    def put(films: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return cast(Tensor, found.generator(films))
+
+    recovered = Recovered(WORDS, put, None)
+    return Evidence(
+        NAME,
+        "gradients and features",
+        (WORDS,),
+        score(found.moved)[..., None],
+        lambda direction, finding, budget: recovered,
+    )
+
+
 def decoupled(
     subject: Subject, seed: int, settings: Decoupling = DEFAULT, progress: Progress = silent
-) -> Float64Array:
-    """(2, K): how far the generated change moves each finding on the clean films, in standard
-    deviations of its clean logits; larger = more suspicious. Raises ModelError for a model whose
-    last layer is not linear, or without gradients."""
+) -> Decoupled:
+    """Learn the change. Raises ModelError for a model whose last layer is not linear, or without
+    gradients."""
     network = subject.victim.network
     head = find_head(network)
     if head is None or not subject.victim.differentiable:
@@ -124,7 +153,7 @@ def decoupled(
             optimiser.step()
             advance(1)
         changed = generator(subject.films).detach()
-    return np.asarray(subject.moved(changed, np.arange(len(changed))).mean(axis=0))
+    return Decoupled(generator, subject.moved(changed, np.arange(len(changed))).mean(axis=0))
 
 
 def _features(network: nn.Module, subject: Subject, films: Tensor) -> Tensor:

@@ -31,14 +31,14 @@ class Evidence:
     needs: what it had to have, in words. budgets: the L budgets that triggers were searched within.
     scores (2, K, L): larger = more suspicious; directions, set and clear, then findings; on a clean
     model those of a budget are about normal. recovered: (direction, finding, budget) -> the best
-    trigger.
+    trigger; None for a test that says that something is wrong, but not what.
     """
 
     test: str
     needs: str
     budgets: tuple[str, ...]
     scores: Float64Array
-    recovered: Callable[[int, int, int], Recovered]
+    recovered: Callable[[int, int, int], Recovered] | None
 
 
 class ModelTest(Protocol):

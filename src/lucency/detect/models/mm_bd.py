@@ -17,13 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lucency.detect.models.evidence import Evidence, score
 from lucency.detect.models.subject import SIGNS, Subject
 from lucency.explain.batching import micro_batch
 from lucency.explain.gradients import with_gradients
 from lucency.progress import Progress, silent
 from lucency.records import Float64Array
 
-NAME = "Maximum margin"
+NAME = "maximum margin"
+FORMS = ("logit", "margin over the other findings")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class Ascent:
 
 
 DEFAULT = Ascent()
+
+
+def margins(subject: Subject, seed: int, progress: Progress = silent) -> Evidence:
+    """As a test: how far any input drives each finding, and its margin over the others."""
+    reached = maximum_margin(subject, seed, progress=progress)
+    return Evidence(NAME, "gradients, no films but for the scale", FORMS, score(reached), None)
 
 
 def maximum_margin(

@@ -7,6 +7,7 @@ from functools import partial
 from lucency.detect.models.bending import Bending
 from lucency.detect.models.evidence import Evidence, Recovered, put_on_all, score
 from lucency.detect.models.inversion import Family, Search, invert
+from lucency.detect.models.sampling import invert_by_sampling
 from lucency.detect.models.shading import Shading
 from lucency.detect.models.subject import Subject
 from lucency.progress import Progress, silent
@@ -27,10 +28,14 @@ def warp(subject: Subject, seed: int, progress: Progress = silent) -> Evidence:
 
 
 def _whole(subject: Subject, family: Family, words: str, seed: int, progress: Progress) -> Evidence:
-    found = invert(subject, family, seed, SEARCH, progress)
+    if subject.victim.differentiable:
+        found = invert(subject, family, seed, SEARCH, progress)
+    else:
+        found = invert_by_sampling(subject, family, seed, progress=progress)
 
     def recovered(direction: int, finding: int, budget: int) -> Recovered:
         item = direction * subject.n_findings + finding
         return Recovered(words, partial(put_on_all, family.put, found.parameters[[item]]), None)
 
-    return Evidence(family.name, "gradients", (words,), score(found.moved)[..., None], recovered)
+    needs = "gradients" if subject.victim.differentiable else "outputs"
+    return Evidence(family.name, needs, (words,), score(found.moved)[..., None], recovered)

@@ -1,0 +1,60 @@
+"""`lucency audit`: is this model backdoored?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lucency.cli.answers import answer, progress_for, validate
+from lucency.cli.options import FLAGGED, Json, RunCode
+
+
+def audit(
+    model: Annotated[Path, typer.Argument(help="Folder with a model.toml, or the card itself.")],
+    reference: Annotated[
+        Path, typer.Option(help="Clean films: a folder of PNG or JPEG files, one a patient.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the answer.")] = Path(
+        "audited"
+    ),
+    reference_model: Annotated[
+        list[Path] | None,
+        typer.Option(help="A clean model of the same findings to compare with; again for more."),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="There is evidence at p ≤ alpha.")] = 0.01,
+    films: Annotated[int, typer.Option(help="At most so many clean films are used.")] = 64,
+    engine: Annotated[
+        Literal["auto", "torch", "openvino", "onnxruntime"],
+        typer.Option(help="What computes forward passes."),
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    run_code: RunCode = False,
+    fail_on_findings: Annotated[
+        bool, typer.Option("--fail-on-findings", help="Exit with 1 if there is evidence.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Is this model backdoored, for which finding, by what trigger?"""
+    from lucency.auditing import AuditSettings, audit_model, describe_audit
+
+    settings = validate(
+        {"alpha": alpha, "films": films, "engine": engine, "seed": seed}, AuditSettings
+    )
+    folder = audit_model(
+        model,
+        reference,
+        out,
+        settings,
+        reference_models=reference_model or (),
+        command=f"lucency audit MODEL --reference CLEAN --alpha {alpha:g} --seed {seed}",
+        run_code=run_code,
+        progress=progress_for(as_json),
+    )
+    report = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    found = {"folder": str(folder), "report": str(folder / "report.html"), **report}
+    answer(found, describe_audit(folder), as_json)
+    if fail_on_findings and report["verdict"] == "evidence":
+        raise typer.Exit(FLAGGED)
