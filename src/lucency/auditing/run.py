@@ -178,14 +178,18 @@ def _findings(
         if place < N_TRIGGERS:
             key = f"trigger-{place + 1}"
             seen = show_trigger(main.subject, found, direction, finding, key, film)
-            trigger = seen.trigger
-            pictures |= seen.pictures
+            if seen is not None:
+                trigger = seen.trigger
+                pictures |= seen.pictures
+        evidence, budget = found.best(direction, finding)
         every.append(
             AuditedFinding(
                 finding=names[finding],
                 direction=DIRECTIONS[direction],
                 suspicion=float(suspicion[direction, finding]),
                 p_value=float(null.p_values[direction, finding]),
+                test=evidence.test,
+                budget=evidence.budgets[budget],
                 trigger=trigger,
             )
         )

@@ -39,11 +39,13 @@ class Shown:
 
 def show_trigger(
     subject: Subject, audit: Audit, direction: int, finding: int, key: str, film: Image
-) -> Shown:
-    """film: one clean film as stored, to show the trigger at its own resolution."""
-    test, budget = audit.best(direction, finding)
-    evidence = audit.made[test].evidence
-    found = evidence.recovered(direction, finding, budget)
+) -> Shown | None:
+    """film: one clean film as stored, to show the trigger at its own resolution. None where no test
+    finds triggers."""
+    recovered = audit.trigger(direction, finding)
+    if recovered is None:
+        return None
+    evidence, found = recovered
     changed = found.put(subject.films)
     rows = np.arange(len(subject.films))
     moved = subject.moved(changed, rows)[:, direction, finding]

@@ -117,8 +117,8 @@ def _audit(folder: Path, member: Member, seed: int, compare: bool) -> Audited:
     seconds, spent = time.perf_counter() - started, victim.passes.since(before)
     suspicion = found.null.standardised.max(axis=2)
     direction, finding = (int(i) for i in np.unravel_index(suspicion.argmax(), suspicion.shape))
-    test, budget = found.best(direction, finding)
-    box = found.made[test].evidence.recovered(direction, finding, budget).box
+    trigger = found.trigger(direction, finding)
+    box = trigger[1].box if trigger else None
     before, index = replace(victim.passes), None
     if compare:
         index = float(anomaly_index(_areas(model, seed)).max())

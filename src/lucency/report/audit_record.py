@@ -45,13 +45,15 @@ class FoundTrigger(Record):
 
 class AuditedFinding(Record):
     """One finding in one direction. suspicion: its largest standardised score, larger = more
-    suspicious. p_value: corrected for all findings, directions, budgets and tests. trigger: kept
-    for the most suspicious."""
+    suspicious; test, budget: that it is from. p_value: corrected for all findings, directions,
+    budgets and tests. trigger: the strongest, kept for the most suspicious findings."""
 
     finding: str
     direction: Direction
     suspicion: float
     p_value: PValue
+    test: str
+    budget: str
     trigger: FoundTrigger | None = None
 
 

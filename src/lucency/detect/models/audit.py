@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lucency.detect.models.evidence import Evidence, ModelTest
+from lucency.detect.models.evidence import Evidence, ModelTest, Recovered
 from lucency.detect.models.null import Null, against_findings, against_models
 from lucency.detect.models.subject import Subject
 from lucency.errors import ModelError
@@ -43,15 +43,24 @@ class Audit:
     skipped: dict[str, str]
     null: Null
 
-    def best(self, direction: int, finding: int) -> tuple[int, int]:
-        """Which test, and which of its budgets, a finding's largest standardised score is from."""
-        budget = int(self.null.standardised[direction, finding].argmax())
-        for i, made in enumerate(self.made):
-            n = made.evidence.scores.shape[2]
-            if budget < n:
-                return i, budget
-            budget -= n
-        raise IndexError("a budget belongs to a test")
+    def best(self, direction: int, finding: int) -> tuple[Evidence, int]:
+        """The test, and which of its budgets, that a finding's largest standardised score is
+        from."""
+        return self._budgets()[int(self.null.standardised[direction, finding].argmax())]
+
+    def trigger(self, direction: int, finding: int) -> tuple[Evidence, Recovered] | None:
+        """The trigger whose standardised score is largest, and the test that found it; None if no
+        test that was made finds triggers."""
+        order = np.argsort(-self.null.standardised[direction, finding], kind="stable")
+        budgets = self._budgets()
+        for evidence, budget in (budgets[int(i)] for i in order):
+            if evidence.recovered is not None:
+                return evidence, evidence.recovered(direction, finding, budget)
+        return None
+
+    def _budgets(self) -> list[tuple[Evidence, int]]:
+        """In the order of the null's columns."""
+        return [(m.evidence, i) for m in self.made for i in range(m.evidence.scores.shape[2])]
 
 
 def audit(
