@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from lucency.detect.models.stamp_scan import Scan, measure, scan
+from lucency.detect.models.proposals import expected, propose
+from lucency.detect.models.stamp_scan import DEFAULT, Scan, measure, scan
 from lucency.detect.models.stamps import (
     BLACK,
     CHECKER,
@@ -126,7 +129,61 @@ class TestScan:
         before = model.victim.passes.forwards
         scan(model, seed=0)
         assert model.victim.passes.forwards - before < 6000
+        # Of the gradients that propose places alone.
+        assert model.victim.passes.backwards == 4 * DEFAULT.proposing
+
+    def test_a_model_without_gradients(self) -> None:
+        model = _subject(Toy(place=(17, 6)))
+        blind = replace(model, victim=replace(model.victim, differentiable=False))
+        found = scan(blind, seed=0)
+        assert _strongest(found)[:2] == (0, 0)
         assert model.victim.passes.backwards == 0
+
+
+class Pixel(Curved):
+    """Also reads one pixel: black there sets finding 2, in a soft step."""
+
+    def __init__(self, place: tuple[int, int]) -> None:
+        super().__init__()
+        self.place = place
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(x)
+        there = x[:, 0, self.place[1], self.place[0]]
+        lift = torch.zeros_like(logits)
+        lift[:, 2] = 9 * torch.sigmoid(9 * (0.2 - there))
+        return logits + lift
+
+
+class TestProposals:
+    def test_like_the_slow_one(self) -> None:
+        model, rows = _subject(Curved()), np.array([2, 9, 4])
+        found = expected(model, rows)
+        for grey in (BLACK, WHITE):
+            for finding in range(4):
+                total = torch.zeros(SIZE, SIZE)
+                for row in rows:
+                    film = model.films[int(row)][None].clone().requires_grad_(True)
+                    model.victim.logits(film)[0, finding].backward()
+                    assert film.grad is not None
+                    total += (film.grad * (grey - film.detach()))[0, 0] / model.spread[finding]
+                torch.testing.assert_close(found[grey, finding], total / 3, atol=1e-4, rtol=1e-3)
+
+    @pytest.mark.parametrize("place", [(0, 0), (11, 23), (39, 5)])
+    def test_one_pixel_is_named(self, place: tuple[int, int]) -> None:
+        model = _subject(Pixel(place))
+        stamps = propose(model, np.arange(8), 2)
+        assert len(stamps) == 2 * 2 * 2 * 4 * 2
+        single = stamps.side == 1
+        near = (abs(stamps.x - place[0]) <= 1) & (abs(stamps.y - place[1]) <= 1)
+        assert (single & near & (stamps.pattern == BLACK)).any()
+
+    def test_one_pixel_is_found(self) -> None:
+        found = scan(_subject(Pixel((11, 23))), seed=0)
+        where = _strongest(found)
+        assert where[:2] == (0, 2)
+        box = found.stamps.box(int(found.best[0, 2, 0]))
+        assert (box.x, box.y, box.width) == (11, 23, 1)
 
 
 def test_a_stamped_film_is_what_the_toys_call_stamped() -> None:

@@ -1,10 +1,11 @@
 """The stamp scan: triggers of a few pixels are so few that they can be searched one by one.
 
-Every stamp asks all findings at once, in both directions, and needs no gradient. A coarse scan
-covers the film, several stamps on one film at a time. What moves a finding most is put on further
-films alone, in all sizes and patterns, and moved by a pixel. What is left at the end of the race is
-measured on films that took no part in it. How far the best of many thousand stamps moves a finding
-by chance is not for this file to say: every finding had the same race.
+Every stamp asks all findings at once, in both directions, and needs no gradient; where there are
+gradients, they propose further places. A coarse scan covers the film, several stamps on one film at
+a time. What moves a finding most is put on further films alone, in all sizes and patterns, and
+moved by a pixel. What is left at the end of the race is measured on films that took no part in it.
+How far the best of many thousand stamps moves a finding by chance is not for this file to say:
+every finding had the same race.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lucency.detect.models.proposals import propose
 from lucency.detect.models.stamps import (
     BLACK,
     CHECKER,
@@ -46,9 +48,13 @@ ANYWHERE = 12
 @dataclass(frozen=True)
 class Race:
     """coarse: stamps of each finding and direction that come through the coarse scan; kept: through
-    each round after it. films, semifinal, final: films that each stamp of a round is put on."""
+    each round after it. films, semifinal, final: films that each stamp of a round is put on.
+    proposed: places that gradients propose for each finding, direction, grey and side, 0 = none;
+    proposing: films that they are taken on."""
 
     coarse: int = 6
+    proposed: int = 2
+    proposing: int = 8
     kept: int = 2
     films: int = 2
     semifinal: int = 4
@@ -91,13 +97,15 @@ def scan(subject: Subject, seed: int, race: Race = DEFAULT, progress: Progress =
         anywhere = _anywhere(subject, sides, others, generator, race.kept)
         coarse = _coarse(subject, others, generator, race.coarse)
         advance(1)
-        best = through(join([coarse, anywhere]), race.kept)
+        proposed = _proposed(subject, others, generator, race)
+        best = through(join([coarse, anywhere, *proposed]), race.kept)
         advance(1)
         best = through(_shifted(best), race.kept)
         advance(1)
         ranked: list[Stamps] = []
         for side in reversed(sides):
-            parts = [_only(anywhere, side), *(_within(larger, side) for larger in ranked[-1:])]
+            parts = [_only(stamps, side) for stamps in (anywhere, *proposed)]
+            parts += [_within(larger, side) for larger in ranked[-1:]]
             if side >= COARSE:
                 parts.append(_in_all_patterns(best, side))
             ranked.append(through(join(parts), race.kept))
@@ -178,6 +186,16 @@ def _anywhere(
         rows = np.flatnonzero(stamps.side == each)
         leaders.append(rows[_leaders(moved[rows], n)].ravel())
     return stamps.take(np.unique(np.concatenate(leaders)))
+
+
+def _proposed(
+    subject: Subject, films: IntArray, generator: np.random.Generator, race: Race
+) -> list[Stamps]:
+    """Where gradients point, of a model that has them."""
+    if not subject.victim.differentiable or not race.proposed:
+        return []
+    looked_at = generator.choice(films, min(race.proposing, len(films)), replace=False)
+    return [distinct(propose(subject, looked_at, race.proposed))]
 
 
 def _only(stamps: Stamps, side: int) -> Stamps:
