@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from browsing import browser, check_quiet_and_within
 from lucency.manifest import LOCK
 from lucency.report.audit_record import AuditReport
 from lucency.runs import verify
-from screened_model import CARD, model_folder, reference
+from screened_model import CARD, model_folder, reference, write_films
 from tiny_run import Answer, call
-from toy_victims import Curved, Toy
+from toy_victims import Curved, Toy, films
 
 __all__ = ["browser"]
 
@@ -38,6 +38,17 @@ def other_clean() -> nn.Module:
     network = Curved()
     network.head.weight.data = network.head.weight.data.flip(0)
     return network
+
+
+class _Marked(Toy):
+    """Learned that a lead letter, two bright pixels wide at one place, comes with finding 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(1 - x)
+
+
+def marked() -> nn.Module:
+    return _Marked(place=(33, 4))
 
 
 def _model(folder: Path, factory: str) -> Path:
@@ -122,6 +133,38 @@ class TestAnswer:
         assert report.null.n_models == 2
         assert report.findings[0].finding == "Effusion"
         assert report.verdict == "evidence"
+
+
+class TestShortcut:
+    def test_a_marker_that_films_have_is_called_one(self, place: Path) -> None:
+        """A network cannot be told from a backdoored one by what it does; the films can."""
+        films_of = films(48, 0xC1EA)
+        films_of[::12, 4:6, 33:35] = 250
+        write_films(place / "with-markers", films_of)
+        _model(place / "marked", "marked")
+        answers = {}
+        for name in ("with-markers", "reference"):
+            answer = call(
+                *("audit", place / "marked", "--reference", place / name, "--run-code"),
+                *("--engine", "torch", "--out", place / f"out-{name}"),
+            )
+            assert answer.code == 0, answer.err
+            answers[name] = _report(place / f"out-{name}")
+        for report in answers.values():
+            first = report.findings[0]
+            assert (report.verdict, first.finding, first.direction) == (
+                "evidence",
+                "Effusion",
+                "set",
+            )
+            assert first.trigger is not None
+        natural = answers["with-markers"].findings[0].trigger
+        planted = answers["reference"].findings[0].trigger
+        assert natural is not None
+        assert natural.shortcut is not None
+        assert "4 of 48 clean films have a bright structure" in natural.shortcut
+        assert planted is not None
+        assert planted.shortcut is None
 
 
 class TestFolder:

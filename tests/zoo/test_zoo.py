@@ -177,7 +177,13 @@ def test_the_audit_is_measured_on_it(
     ]
     rows = {row.name: row for row in found.rows}
     assert rows["fewer than Neural Cleanse by"].value is not None
-    backwards = found.scores["cleanse_backwards"].to_list()
-    assert backwards == [2 * 14 * 2 * 2] * 2
+    # A backward counts as two forwards.
+    assert found.scores["cleanse_passes"].to_list() == [3 * 2 * 14 * 2 * 2] * 2
+    assert [grid.title for grid in found.grids] == ["Every test alone", "By network", "Every model"]
+    kept = {path: path.stat().st_mtime_ns for path in (out / auditing.KEPT).iterdir()}
+    again = auditing.bench_audit(1, victims=out, only=["square", "seed 3"])
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert again.scores is not None
+    assert again.scores.equals(found.scores)
     with pytest.raises(ConfigError, match="zoo build"):
         auditing.bench_audit(1, victims=out / "nothing")
