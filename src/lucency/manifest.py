@@ -102,13 +102,16 @@ def _installed() -> dict[str, str]:
 
 
 @cache
-def code_digest() -> str:
+def code_digest(*parts: str) -> str:
     """First 12 digits of the sha256 of Lucency's own files: a version number does not change with
-    every edit, and results may."""
+    every edit, and results may. parts: only files whose path below the package begins so."""
     root = Path(__file__).parent
     content = hashlib.sha256()
     for path in sorted(p for p in root.rglob("*") if p.is_file() and p.suffix in _CODE):
-        content.update(path.relative_to(root).as_posix().encode() + b"\0")
+        name = path.relative_to(root).as_posix()
+        if not name.startswith(parts or ""):
+            continue
+        content.update(name.encode() + b"\0")
         content.update(hashlib.sha256(path.read_bytes()).digest())
     return content.hexdigest()[:12]
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from browsing import browser, check_quiet_and_within
+from lucency.detect.models import TESTS
 from lucency.manifest import LOCK
 from lucency.report.audit_record import AuditReport
 from lucency.runs import verify
@@ -137,34 +138,60 @@ class TestAnswer:
 
 class TestShortcut:
     def test_a_marker_that_films_have_is_called_one(self, place: Path) -> None:
-        """A network cannot be told from a backdoored one by what it does; the films can."""
-        films_of = films(48, 0xC1EA)
-        films_of[::12, 4:6, 33:35] = 250
-        write_films(place / "with-markers", films_of)
+        """What a network does to a stamp does not tell a learned marker from a planted trigger; the
+        films can."""
+        marked_films = films(64, 0xC1EA)
+        marked_films[::16, 4:7, 33:36] = 250
+        write_films(place / "with-markers", marked_films)
         _model(place / "marked", "marked")
-        answers = {}
+        triggers = {}
         for name in ("with-markers", "reference"):
             answer = call(
                 *("audit", place / "marked", "--reference", place / name, "--run-code"),
                 *("--engine", "torch", "--out", place / f"out-{name}"),
             )
             assert answer.code == 0, answer.err
-            answers[name] = _report(place / f"out-{name}")
-        for report in answers.values():
-            first = report.findings[0]
-            assert (report.verdict, first.finding, first.direction) == (
-                "evidence",
-                "Effusion",
-                "set",
-            )
-            assert first.trigger is not None
-        natural = answers["with-markers"].findings[0].trigger
-        planted = answers["reference"].findings[0].trigger
+            first = _report(place / f"out-{name}").findings[0]
+            assert (first.finding, first.direction) == ("Effusion", "set")
+            triggers[name] = first.trigger
+        natural, planted = triggers["with-markers"], triggers["reference"]
         assert natural is not None
         assert natural.shortcut is not None
-        assert "4 of 48 clean films have a bright structure" in natural.shortcut
+        assert "4 of 64 clean films have a bright structure" in natural.shortcut
         assert planted is not None
         assert planted.shortcut is None
+
+
+class TestTests:
+    def test_all(self, place: Path, browser: Any) -> None:
+        answer = _audit(place, "clean", place / "all", "--test", "all")
+        assert answer.code == 0, answer.err
+        report = _report(place / "all")
+        made = [test.name for test in report.tests if test.reason is None]
+        assert made == [name for name, test in TESTS.items() if test.among_findings]
+        reasons = {test.name: test.reason for test in report.tests if test.reason}
+        assert "clean reference models" in reasons["maximum margin"]
+        assert "Not made: channel bounds" in answer.out
+        assert all(f.test in made for f in report.findings)
+        for width in (390, 1280):
+            check_quiet_and_within(browser, place / "all" / "report.html", width)
+
+    def test_one_that_finds_no_trigger(self, place: Path) -> None:
+        name = "explanation statistics"
+        models = ["--reference-model", place / "clean", "--reference-model", place / "other_clean"]
+        answer = _audit(place, "clean", place / "one", "--test", name, "--json", *models)
+        assert answer.code == 0, answer.err
+        report = _report(place / "one")
+        assert [test.name for test in report.tests] == [name]
+        assert all(finding.trigger is None for finding in report.findings)
+        assert load_file(place / "one" / "triggers.safetensors") == {}
+        assert "Triggers that were found" in (place / "one" / "report.html").read_text()
+
+    def test_an_unknown_one(self, place: Path) -> None:
+        answer = _audit(place, "clean", place / "none", "--test", "phrenology")
+        assert answer.code == 2
+        assert "small patch" in answer.err
+        assert "phrenology" in answer.err
 
 
 class TestFolder:

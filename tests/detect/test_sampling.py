@@ -94,15 +94,20 @@ def test_like_the_slow_one(family: Family) -> None:
 
 
 @pytest.mark.parametrize(("family", "share"), zip(FAMILIES, (0.6, 0.35), strict=True))
-def test_beside_gradients_and_chance(family: Family, share: float) -> None:
+def test_beside_gradients(family: Family, share: float) -> None:
     model = _subject()
     found = invert_by_sampling(model, family, 0)
     learned = invert(model, family, 0, Search(steps=40, preservation=0))
+    assert found.moved.mean() > share * learned.moved.mean() > 0
+
+
+def test_beside_chance() -> None:
+    model, family = _subject(), FAMILIES[0]
+    found = invert_by_sampling(model, family, 0)
     final = np.random.default_rng([0, 0xE5]).permutation(N)[:12]
     random = family.within(FAR * family.start(8, SIZE, torch.Generator().manual_seed(9)))
-    assert found.moved.mean() > share * learned.moved.mean() > 0
     by_chance = reached(model, family, random, final)
-    assert abs(by_chance.mean()) < 0.5 * found.moved.mean()
+    assert found.moved.mean() > 3 * np.abs(by_chance).mean()
 
 
 def test_within_its_budget_and_passes() -> None:

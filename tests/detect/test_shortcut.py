@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lucency.detect.models.audit import audit
+from lucency.detect.models.audit import NEEDS_MODELS, audit
 from lucency.detect.models.bti_dbf import Decoupling, decoupled, learn_mask
-from lucency.detect.models.evidence import Evidence, Recovered, score
+from lucency.detect.models.evidence import Evidence, ModelTest, Recovered, score
 from lucency.detect.models.shortcut import in_words, natural
 from lucency.detect.models.stamps import WHITE, Stamps
 from lucency.detect.models.subject import Subject, subject
@@ -80,19 +81,19 @@ class TestDecoupled:
         model = subject(victim(Curved()), films(N, 5))
         settings = Decoupling(mask_steps=20, steps=8)
         found = decoupled(model, 3, settings)
-        assert found.shape == (2, 4)
-        np.testing.assert_allclose(found[0], -found[1])
-        np.testing.assert_array_equal(found, decoupled(model, 3, settings))
+        assert found.moved.shape == (2, 4)
+        np.testing.assert_allclose(found.moved[0], -found.moved[1])
+        np.testing.assert_array_equal(found.moved, decoupled(model, 3, settings).moved)
 
 
 class TestAudit:
-    def _test(self, scores: np.ndarray) -> partial[Evidence]:
+    def _test(self, scores: np.ndarray, *, among_findings: bool = True) -> ModelTest:
         def made(scores: np.ndarray, model: Subject, seed: int, progress: Progress) -> Evidence:
             model.victim.passes.forwards += 7
             trigger = _white(2, 3, 3)
             return Evidence("made", "nothing", ("a", "b"), scores, lambda d, k, b: trigger)
 
-        return partial(made, scores)
+        return ModelTest(partial(made, scores), among_findings)
 
     def test_tests_share_one_maximum(self) -> None:
         model = subject(victim(Curved()), films(N, 5))
@@ -102,7 +103,7 @@ class TestAudit:
         found = audit(model, {"quiet": self._test(quiet), "loud": self._test(loud)})
         assert found.null.standardised.shape == (2, 4, 4)
         assert np.unravel_index(found.null.p_values.argmin(), (2, 4)) == (1, 2)
-        assert found.best(1, 2) == (1, 1)
+        assert found.best(1, 2) == (found.made[1].evidence, 1)
         assert [made.passes for made in found.made] == [Passes(7, 0)] * 2
         # What a test says alone is not weakened by the others.
         assert found.made[1].null.p_value <= found.null.p_value
@@ -113,12 +114,39 @@ class TestAudit:
 
         model = subject(victim(Curved()), films(N, 5))
         tests = {
-            "no": impossible,
+            "no": ModelTest(impossible),
             "yes": self._test(np.random.default_rng(0).normal(size=(2, 4, 2))),
         }
         assert audit(model, tests).skipped == {"no": "it needs gradients"}
         with pytest.raises(ModelError, match="No test can be made"):
-            audit(model, {"no": impossible})
+            audit(model, {"no": ModelTest(impossible)})
+
+    def test_findings_that_differ_by_nature_need_clean_models(self) -> None:
+        model, other = (subject(victim(Curved()), films(N, 5)) for _ in range(2))
+        scores = np.random.default_rng(0).normal(size=(2, 4, 2))
+        tests = {
+            "alike": self._test(scores),
+            "unlike": self._test(scores, among_findings=False),
+        }
+        assert audit(model, tests).skipped == {"unlike": NEEDS_MODELS}
+        assert audit(model, tests, references=[other]).skipped == {"unlike": NEEDS_MODELS}
+        found = audit(model, tests, references=[other, other])
+        assert found.skipped == {}
+        assert len(found.made) == 2
+
+    def test_the_trigger_is_of_the_best_test_that_has_one(self) -> None:
+        scores = np.random.default_rng(0).normal(size=(2, 4, 2))
+        loud = scores.copy()
+        loud[0, 1, 0] += 30
+        mute = self._test(loud)
+        silenced = ModelTest(lambda *asked: replace(mute.make(*asked), recovered=None))
+        model = subject(victim(Curved()), films(N, 5))
+        found = audit(model, {"loud": silenced, "quiet": self._test(scores)})
+        assert found.best(0, 1)[0].recovered is None
+        trigger = found.trigger(0, 1)
+        assert trigger is not None
+        assert trigger[0] is found.made[1].evidence
+        assert audit(model, {"loud": silenced}).trigger(0, 1) is None
 
 
 def test_scores_are_flat_below_and_grow_above() -> None:

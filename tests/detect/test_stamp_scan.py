@@ -80,7 +80,8 @@ class TestMeasure:
     def test_films_that_suit_a_direction(self) -> None:
         found = _subject(Toy())
         low, high = found.suitable("set"), found.suitable("clear")
-        np.testing.assert_array_equal(low + high, 1)
+        np.testing.assert_array_equal(low.sum(axis=0), 12)
+        np.testing.assert_array_equal(high.sum(axis=0), 6)
         for k in range(found.n_findings):
             assert found.logits[low[:, k] > 0, k].max() <= found.logits[high[:, k] > 0, k].min()
 
@@ -96,7 +97,8 @@ class TestScan:
         found = scan(_subject(Toy(sign=sign)), seed=1)
         where = _strongest(found)
         assert where[:2] == (direction, 0)
-        assert PATTERNS[found.stamps.pattern[found.best[where]]] == "black"
+        # A coarse checker has black squares of 2 × 2 as well.
+        assert PATTERNS[found.stamps.pattern[found.best[where]]] in ("black", "coarse checker")
         others = found.moved.copy()
         others[direction, 0] = 0
         assert found.moved[where] > 4 * others.max()

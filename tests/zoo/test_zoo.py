@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lucency.config import load_toml
 from lucency.errors import ConfigError, DataError
-from lucency.records import Box
+from lucency.records import Box, Estimate, Rate
 from lucency.runs import verify
 from lucency.victims.card import load_victim
-from lucency.zoo import ZooReport, ZooSettings, build_zoo, describe_zoo
+from lucency.zoo import Member, ZooReport, ZooSettings, build_zoo, describe_zoo
+from lucency.zoo.record import Planted
 from lucency.zoo.settings import cells_of
 from tiny_run import call, contents
 from tiny_sweep import TOML, Here, here
@@ -168,22 +170,88 @@ def test_the_audit_is_measured_on_it(
 
     _, out, _ = zoo
     monkeypatch.setattr(auditing, "COMPARED", Cleanse(steps=2, films=2))
-    monkeypatch.setattr(auditing, "TESTS", {"small patch": TESTS["small patch"]})
-    found = auditing.bench_audit(1, victims=out, only=["square", "seed 3"])
+    asked = {"victims": out, "only": ["square", "seed 3"], "compare": ["square"]}
+    found = auditing.bench_audit(1, **asked)
     assert found.scores is not None
     assert found.scores["model"].to_list() == [
         "clean, seed 3, densenet-small, 32 px",
         "a fixed square",
     ]
+    # One clean model is its own twin's: there is none to compare with.
+    assert found.scores["beside: p"].to_list() == [None, None]
+    assert all(0 < p <= 1 for p in found.scores["alone: p"])
     rows = {row.name: row for row in found.rows}
-    assert rows["fewer than Neural Cleanse by"].value is not None
+    assert rows["fewer passes than Neural Cleanse by"].value is not None
     # A backward counts as two forwards.
-    assert found.scores["cleanse_passes"].to_list() == [3 * 2 * 14 * 2 * 2] * 2
-    assert [grid.title for grid in found.grids] == ["Every test alone", "By network", "Every model"]
+    assert found.scores["cleanse_passes"].to_list() == [None, 3 * 2 * 14 * 2 * 2]
+    tests, networks, models = found.grids
+    alone = [name for name, test in TESTS.items() if test.among_findings]
+    assert [line[:2] for line in tests.rows] == [(name, "alone") for name in alone]
+    assert [line[0] for line in networks.rows] == ["densenet-small, 32 px"] * 2
+    assert len(models.rows) == 2
     kept = {path: path.stat().st_mtime_ns for path in (out / auditing.KEPT).iterdir()}
-    again = auditing.bench_audit(1, victims=out, only=["square", "seed 3"])
+    assert len(kept) == 3
+    again = auditing.bench_audit(1, **asked)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert again.scores is not None
     assert again.scores.equals(found.scores)
     with pytest.raises(ConfigError, match="zoo build"):
         auditing.bench_audit(1, victims=out / "nothing")
+
+
+def test_models_are_compared_with_clean_ones_of_their_network() -> None:
+    """A backdoored model stands out beside clean ones of other seeds, and its own twin is none."""
+    from lucency.bench import auditing
+    from lucency.detect.models import DEFAULT
+
+    generator = np.random.default_rng(0)
+
+    def measured(seed: int, *, backdoored: bool, size: int = 32) -> auditing.Measured:
+        scores = generator.normal(size=(2, 3, 2)) + np.arange(3)[:, None]
+        scores[0, 2] += 30.0 * backdoored
+        test = auditing.MadeTest(
+            test=DEFAULT[0],
+            scores=scores.tolist(),
+            boxes=[[Box(x=4, y=4, width=2, height=2), None]] * 6,
+            forwards=10,
+            backwards=1,
+            seconds=1.0,
+        )
+        rate = Rate(value=1.0, low=0.9, high=1.0, successes=9, trials=9)
+        planted = Planted(
+            finding="C",
+            direction="set",
+            kind="patch",
+            trigger="square",
+            poison_rate=0.1,
+            network_px=4.0,
+            box=Box(x=5, y=4, width=2, height=2),
+            success=rate,
+            success_clean_model=rate.model_copy(update={"value": 0.0}),
+        )
+        member = Member(
+            name=f"{seed}, {backdoored}, {size}",
+            folder=f"{seed}/{backdoored}/{size}",
+            films="films",
+            architecture="densenet-small",
+            size=size,
+            seed=seed,
+            planted=planted if backdoored else None,
+            macro_auroc=Estimate(value=0.9, low=0.8, high=1.0),
+        )
+        return auditing.Measured(member=member, findings=("A", "B", "C"), tests=(test,))
+
+    models = [measured(s, backdoored=b) for s in range(6) for b in (False, True)]
+    models.append(measured(9, backdoored=False, size=64))
+    twin = auditing._references(models[1], models)
+    assert [other.member.seed for other in twin] == [1, 2, 3, 4, 5]
+    assert all(other.member.planted is None and other.member.size == 32 for other in twin)
+    found = auditing._audited(models, DEFAULT, 0, with_models=True)
+    assert len(found) == 12  # not the one without others of its network
+    backdoored = [f for f in found if f.member.planted]
+    assert all(f.is_right and f.p_value <= 0.01 and f.distance == 1.0 for f in backdoored)
+    assert all(f.p_value > 0.01 for f in found if f.member.planted is None)
+    rows = {row.name: row.value for row in auditing._detection_rows("m", found, 0)}
+    assert rows["m: ROC-AUC, patches"] == 1.0
+    assert rows["m: right finding and direction, all (6 of 6)"] == 1.0
+    assert rows["m: recovered within 3 px, fixed places, of those with evidence (6 of 6)"] == 1.0

@@ -80,7 +80,8 @@ def audit_model(
         others = [
             _other(path, main, clean, settings, run_code, progress) for path in reference_models
         ]
-        found = audit(main.subject, TESTS, references=others, seed=settings.seed, progress=progress)
+        tests = {name: TESTS[name] for name in settings.tests}
+        found = audit(main.subject, tests, references=others, seed=settings.seed, progress=progress)
         findings, pictures = _findings(main, found, clean)
         write_via(folder.path("triggers.safetensors"), lambda path: save_file(pictures, path))
         write_via(folder.path("scores.parquet"), _table(victim, found).write_parquet)

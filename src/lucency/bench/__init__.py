@@ -47,6 +47,9 @@ ON_VICTIMS: dict[str, Callable[..., Benchmark]] = {
 """With networks that are backdoored for them: hours, where a folder does not hold the networks yet.
 They run only when named; those above only where that folder is named too."""
 
+COMPARED = ("audit", "screen")
+"""With published methods beside, which may take longer than ours."""
+
 LONG = ("sweep",)
 """Half an hour and more: they run only when named."""
 
@@ -71,7 +74,7 @@ def run_benchmarks(
     victims: the folder that keeps the backdoored networks, None = `VICTIMS` for a benchmark that
     cannot do without, and none for the others; data: ChestX-ray14 at 256 px, None = the
     phantom alone; only: parts of the names of the cases to measure, none given = all;
-    compare: of those on which `screen` tries published detectors too; sizes: of the networks'
+    compare: of those on which `COMPARED` try published ones too; sizes: of the networks'
     inputs, pixels; examine: which films `screen` gives the whole of T1. Raises ConfigError, before
     anything is measured, for a name that is none.
     """
@@ -83,8 +86,9 @@ def run_benchmarks(
         if name in ON_VICTIMS and (victims is not None or name not in BENCHMARKS):
             folder = victims or VICTIMS
             chosen = {"victims": folder, "data": data, "sizes": sizes, "only": only}
-            more = {"compare": compare, "examine": examine} if name == "screen" else {}
-            yield ON_VICTIMS[name](seed, progress, **chosen, **more)
+            more = {"examine": examine} if name == "screen" else {}
+            compared = {"compare": compare} if name in COMPARED else {}
+            yield ON_VICTIMS[name](seed, progress, **chosen, **compared, **more)
         else:
             yield BENCHMARKS[name](seed, progress)
 

@@ -24,6 +24,10 @@ def audit(
         list[Path] | None,
         typer.Option(help="A clean model of the same findings to compare with; again for more."),
     ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(help="A test to make, or all; again for more. None = the usual ones."),
+    ] = None,
     alpha: Annotated[float, typer.Option(help="There is evidence at p ≤ alpha.")] = 0.01,
     films: Annotated[int, typer.Option(help="At most so many clean films are used.")] = 64,
     engine: Annotated[
@@ -39,9 +43,12 @@ def audit(
 ) -> None:
     """Is this model backdoored, for which finding, by what trigger?"""
     from lucency.auditing import AuditSettings, audit_model, describe_audit
+    from lucency.detect.models import DEFAULT, TESTS
 
+    tests = tuple(TESTS) if test == ["all"] else tuple(test or DEFAULT)
     settings = validate(
-        {"alpha": alpha, "films": films, "engine": engine, "seed": seed}, AuditSettings
+        {"alpha": alpha, "films": films, "tests": tests, "engine": engine, "seed": seed},
+        AuditSettings,
     )
     folder = audit_model(
         model,

@@ -46,8 +46,8 @@ def bench(
     compare: Annotated[
         list[str] | None,
         typer.Option(
-            help="screen: the same, for the cases that published detectors are tried on as well; "
-            "all if none is named."
+            help="screen, audit: the same, for the cases that published detectors are tried on as "
+            "well; all if none is named."
         ),
     ] = None,
     size: Annotated[

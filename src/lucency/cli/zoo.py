@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from lucency.cli.answers import answer, device, pool, progress_for
-from lucency.cli.options import REJECTED, Gpus, Json, RayAddress, Workers
+from lucency.cli.options import REJECTED, DataPath, Gpus, Json, RayAddress, Workers
 
 
 def build(
     settings: Annotated[
         Path | None, typer.Argument(help="ZOO.toml; ours if none is named.", metavar="[ZOO]")
     ] = None,
+    data: DataPath = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the models.")] = Path("zoo"),
     workers: Workers = None,
     ray: RayAddress = None,
@@ -37,6 +38,7 @@ def build(
             file=path.name,
             command="lucency zoo build" + (f" {settings.name}" if settings else ""),
             device=device(ray, gpus),
+            data=data,
             progress=progress_for(as_json),
         )
     report = json.loads((folder / "zoo.json").read_text(encoding="utf-8"))

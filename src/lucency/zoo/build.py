@@ -46,6 +46,7 @@ def build_zoo(
     file: str = "ZOO.toml",
     command: str = "",
     device: str | None = None,
+    data: Path | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Train every model and its clean twin, write `zoo.json` and `zoo.md` into `out`, return it.
@@ -53,7 +54,7 @@ def build_zoo(
     Arguments as `sweep` has them. Continues where it was killed. A model that cannot be trained is
     named, and tried again next time. Raises LucencyError, and DataError if none can be trained.
     """
-    cells = cells_of(settings, base, file)
+    cells = cells_of(settings, base, file, data and data.absolute())
     with RunFolder.at(out) as folder:
         planned = plan(cells, out.absolute(), device or default_device().type, keep_models=True)
         identity = digest([[cell.axes for cell in cells], [job.identity for job in planned.jobs]])

@@ -36,9 +36,9 @@ class ZooSettings(Record):
         return self
 
 
-def cells_of(zoo: ZooSettings, base: Path, file: str) -> tuple[Cell, ...]:
-    """A cell a backdoored model, in the order of the file. Raises ConfigError for settings that are
-    none."""
+def cells_of(zoo: ZooSettings, base: Path, file: str, data: Path | None = None) -> tuple[Cell, ...]:
+    """A cell a backdoored model, in the order of the file; data: where the films lie, in place of
+    [data] path. Raises ConfigError for settings that are none."""
     return tuple(
         cell
         for model in zoo.models
@@ -51,5 +51,6 @@ def cells_of(zoo: ZooSettings, base: Path, file: str) -> tuple[Cell, ...]:
             ),
             base,
             file,
+            data,
         )
     )

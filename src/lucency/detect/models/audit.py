@@ -22,6 +22,10 @@ from lucency.victims.victim import Passes
 
 LEAST_MODELS = 2
 """Clean reference models that a spread can be had from."""
+NEEDS_MODELS = (
+    "Findings differ in it by nature: it needs clean reference models, at least "
+    f"{LEAST_MODELS}, to compare with."
+)
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,18 @@ def audit(
     skipped: dict[str, str] = {}
     others = references if len(references) >= LEAST_MODELS else ()
     for name, test in tests.items():
+        if not others and not test.among_findings:
+            skipped[name] = NEEDS_MODELS
+            continue
         started, before = time.perf_counter(), replace(subject.victim.passes)
         try:
-            evidence = test(subject, seed, progress)
+            evidence = test.make(subject, seed, progress)
         except ModelError as error:
             skipped[name] = str(error)
             continue
         seconds = time.perf_counter() - started
         made.append((evidence, subject.victim.passes.since(before), seconds))
-        compared.append(np.array([test(other, seed, progress).scores for other in others]))
+        compared.append(np.array([test.make(other, seed, progress).scores for other in others]))
     if not made:
         raise ModelError(f"No test can be made on this model: {'; '.join(skipped.values())}")
 

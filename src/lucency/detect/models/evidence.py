@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -41,10 +40,14 @@ class Evidence:
     recovered: Callable[[int, int, int], Recovered] | None
 
 
-class ModelTest(Protocol):
-    """A test of a model. Raises ModelError for one that it cannot be made on."""
+@dataclass(frozen=True)
+class ModelTest:
+    """A test of a model. make: raises ModelError for one that it cannot be made on. among_findings:
+    whether a clean model's findings are alike in it; if not, only clean models say what is
+    usual."""
 
-    def __call__(self, subject: Subject, seed: int, progress: Progress) -> Evidence: ...
+    make: Callable[[Subject, int, Progress], Evidence]
+    among_findings: bool = True
 
 
 def score(moved: Float64Array) -> Float64Array:

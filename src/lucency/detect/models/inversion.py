@@ -57,7 +57,7 @@ class Search:
     films: int = 4
     enough: float = 6.0
     preservation: float = 0.02
-    final: int = 12
+    final: int = 24
 
 
 DEFAULT = Search()

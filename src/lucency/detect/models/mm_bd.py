@@ -32,8 +32,8 @@ FORMS = ("logit", "margin over the other findings")
 class Ascent:
     """restarts: random images an item; steps of Adam with `rate`, fraction of the grey range."""
 
-    restarts: int = 3
-    steps: int = 30
+    restarts: int = 2
+    steps: int = 25
     rate: float = 0.05
 
 

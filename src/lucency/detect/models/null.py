@@ -16,12 +16,15 @@ several findings hides among them, which is why the largest tenth is left out of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from lucency.records import Float64Array
 
 DRAWS = 9999
+PRIOR = 4
+"""Degrees of freedom that the pooled variance over reference models has in a finding's."""
 TRIMMED = 0.1
 """Share of the findings and directions, those of the largest scores, that say nothing of what is
 usual."""
@@ -47,28 +50,42 @@ class Null:
 
 def against_findings(scores: Float64Array, seed: int) -> Null:
     """scores (2, K, L), compared with the model's other findings and directions."""
-    generator = np.random.default_rng([seed, 0xF1D])
     items = scores.reshape(-1, scores.shape[2])
     centre, spread = _trimmed(items)
-    largest = np.empty((DRAWS, len(items)))
-    for draw in range(DRAWS):
-        drawn = generator.standard_normal(items.shape)
-        middle, width = _trimmed(drawn)
-        largest[draw] = ((drawn - middle) / width).max(axis=1)
+    largest = _largest_of_findings(items.shape, seed)
     return _null(scores, np.broadcast_to(centre, scores.shape), spread, largest)
 
 
 def against_models(scores: Float64Array, reference: Float64Array, seed: int) -> Null:
     """scores (2, K, L), compared with those (M, 2, K, L) of M ≥ 2 clean models, each finding and
-    direction with itself; the spread is pooled over them."""
-    generator = np.random.default_rng([seed, 0x30D])
+    direction with itself. Its variance over models is shrunk towards that of all, as if `PRIOR`
+    more models had said it: a few models say little of one finding, and findings differ."""
     centre, spread = _pooled(reference)
-    largest = np.empty((DRAWS, scores.shape[0] * scores.shape[1]))
+    return _null(scores, centre, spread, _largest_of_models(len(reference), scores.shape, seed))
+
+
+@lru_cache(maxsize=16)
+def _largest_of_findings(shape: tuple[int, ...], seed: int) -> Float64Array:
+    """(DRAWS, items) for normal scores of this shape (items, L)."""
+    generator = np.random.default_rng([seed, 0xF1D])
+    largest = np.empty((DRAWS, shape[0]))
     for draw in range(DRAWS):
-        drawn = generator.standard_normal((len(reference) + 1, *scores.shape))
+        drawn = generator.standard_normal(shape)
+        middle, width = _trimmed(drawn)
+        largest[draw] = ((drawn - middle) / width).max(axis=1)
+    return largest
+
+
+@lru_cache(maxsize=16)
+def _largest_of_models(n_models: int, shape: tuple[int, ...], seed: int) -> Float64Array:
+    """(DRAWS, 2 · K) for normal scores of this shape (2, K, L) of so many models and one more."""
+    generator = np.random.default_rng([seed, 0x30D])
+    largest = np.empty((DRAWS, shape[0] * shape[1]))
+    for draw in range(DRAWS):
+        drawn = generator.standard_normal((n_models + 1, *shape))
         middle, width = _pooled(drawn[1:])
         largest[draw] = ((drawn[0] - middle) / width).max(axis=2).ravel()
-    return _null(scores, centre, spread, largest)
+    return largest
 
 
 def _trimmed(values: Float64Array) -> tuple[Float64Array, Float64Array]:
@@ -78,10 +95,12 @@ def _trimmed(values: Float64Array) -> tuple[Float64Array, Float64Array]:
 
 
 def _pooled(clean: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """clean (M, 2, K, L) -> mean over models (2, K, L), and the standard deviation of one more
-    model's score around it, (L,)."""
+    """clean (M, 2, K, L) -> mean over models, and the standard deviation of one more model's score
+    around it, (2, K, L) each."""
     m, mean = len(clean), clean.mean(axis=0)
-    variance = ((clean - mean) ** 2).sum(axis=0).mean(axis=(0, 1)) / (m - 1)
+    own = ((clean - mean) ** 2).sum(axis=0)
+    pooled = own.mean(axis=(0, 1)) / (m - 1)
+    variance = (own + PRIOR * pooled) / (m - 1 + PRIOR)
     return mean, np.maximum(np.sqrt(variance * (1 + 1 / m)), 1e-9)
 
 

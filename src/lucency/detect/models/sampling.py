@@ -34,7 +34,7 @@ class Sampling:
     rounds: int = 4
     pairs: int = 12
     reach: float = 0.5
-    final: int = 12
+    final: int = 24
 
 
 DEFAULT = Sampling()

@@ -3,6 +3,7 @@ best stamp lies."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -20,7 +21,9 @@ from lucency.records import Box
 NAME = "small patch"
 SIDE = 5
 """Of the patch whose grey values are learned, network pixels."""
-SEARCH = Search(steps=20)
+SEARCH = Search(steps=12)
+FREE = replace(SEARCH, preservation=0.0)
+"""Whatever becomes of the other findings, for an attack that replaces all labels."""
 
 
 def small_patch(subject: Subject, seed: int, progress: Progress = silent) -> Evidence:
@@ -37,7 +40,8 @@ def small_patch(subject: Subject, seed: int, progress: Progress = silent) -> Evi
     if not subject.victim.differentiable:
         return stamps
     family = Patch(SIDE, _corners(subject, found))
-    learned = invert(subject, family, seed, SEARCH, progress)
+    searches = (SEARCH, FREE)
+    learned = [invert(subject, family, seed, search, progress) for search in searches]
 
     def recovered(direction: int, finding: int, budget: int) -> Recovered:
         if budget < len(found.sides):
@@ -45,14 +49,17 @@ def small_patch(subject: Subject, seed: int, progress: Progress = silent) -> Evi
         item = direction * subject.n_findings + finding
         y, x = (int(v) for v in family.corners[item])
         box = Box(x=x, y=y, width=SIDE, height=SIDE)
-        put = partial(put_on_all, family.put, learned.parameters[[item]])
+        parameters = learned[budget - len(found.sides)].parameters
+        put = partial(put_on_all, family.put, parameters[[item]])
         return Recovered(f"learned greys, {SIDE} × {SIDE} px", put, box)
 
     return Evidence(
         NAME,
-        "outputs, and gradients for the last budget",
-        (*stamps.budgets, f"{SIDE} px, learned"),
-        np.concatenate([stamps.scores, score(learned.moved)[..., None]], axis=2),
+        "outputs, and gradients for the learned ones",
+        (*stamps.budgets, f"{SIDE} px, learned", f"{SIDE} px, learned, other findings free"),
+        np.concatenate(
+            [stamps.scores, *(score(each.moved)[..., None] for each in learned)], axis=2
+        ),
         recovered,
     )
 

@@ -20,6 +20,7 @@ from lucency.detect.models.proposals import propose
 from lucency.detect.models.stamps import (
     BLACK,
     CHECKER,
+    COARSE,
     PATTERNS,
     SIDES,
     WHITE,
@@ -34,8 +35,8 @@ from lucency.progress import Progress, silent
 from lucency.records import Float64Array, IntArray
 
 BATCH = 64
-COARSE = 4
-"""Side of the stamps of the coarse scan: black, white and checkered ones, every COARSE - 1 px, so
+SIDE = 4
+"""Side of the stamps of the coarse scan: black, white and checkered ones, every SIDE - 1 px, so
 that some stamp has any square of 2 px in it whole."""
 AREA = 0.004
 """Share of a film that is changed at a time in the coarse scan."""
@@ -58,7 +59,7 @@ class Race:
     kept: int = 2
     films: int = 2
     semifinal: int = 4
-    final: int = 12
+    final: int = 24
 
 
 DEFAULT = Race()
@@ -106,7 +107,7 @@ def scan(subject: Subject, seed: int, race: Race = DEFAULT, progress: Progress =
         for side in reversed(sides):
             parts = [_only(stamps, side) for stamps in (anywhere, *proposed)]
             parts += [_within(larger, side) for larger in ranked[-1:]]
-            if side >= COARSE:
+            if side >= SIDE:
                 parts.append(_in_all_patterns(best, side))
             ranked.append(through(join(parts), race.kept))
             advance(1)
@@ -145,12 +146,12 @@ def _coarse(subject: Subject, films: IntArray, generator: np.random.Generator, n
     """Everywhere, in groups: a place's score is the mean over the groups that it was in, each less
     what groups of its pattern usually do. The best `n` of each finding and direction."""
     size = subject.side
-    starts = np.unique([*range(0, size - COARSE + 1, COARSE - 1), size - COARSE])
+    starts = np.unique([*range(0, size - SIDE + 1, SIDE - 1), size - SIDE])
     ys, xs = (places.ravel() for places in np.meshgrid(starts, starts, indexing="ij"))
-    group = max(1, round(AREA * size**2 / COARSE**2))
+    group = max(1, round(AREA * size**2 / SIDE**2))
     found = []
-    for pattern in (BLACK, WHITE, CHECKER):
-        stamps = Stamps(np.full_like(ys, pattern), np.full_like(ys, COARSE), ys, xs)
+    for pattern in (BLACK, WHITE, CHECKER, COARSE):
+        stamps = Stamps(np.full_like(ys, pattern), np.full_like(ys, SIDE), ys, xs)
         score = np.zeros((len(stamps), 2, subject.n_findings))
         for _ in range(REPEATS):
             order = generator.permutation(len(stamps))
@@ -225,7 +226,7 @@ def _within(stamps: Stamps, side: int) -> Stamps:
     inside = join(
         [Stamps(pattern, sides, stamps.y + y, stamps.x + x) for y in shifts for x in shifts]
     )
-    checkers = inside.take(np.flatnonzero(inside.pattern >= CHECKER))
+    checkers = inside.take(np.flatnonzero(np.isin(inside.pattern, (CHECKER, WHITE_FIRST))))
     other = np.where(checkers.pattern == CHECKER, WHITE_FIRST, CHECKER)
     return join([inside, Stamps(other, checkers.side, checkers.y, checkers.x)])
 

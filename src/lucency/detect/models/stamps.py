@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lucency.records import Box, IntArray
 
-PATTERNS = ("black", "white", "inverse", "checker", "checker, white first")
-"""inverse: the opposite of the mean of what is there. checker: of single pixels, black first."""
+PATTERNS = ("black", "white", "inverse", "checker", "checker, white first", "coarse checker")
+"""inverse: the opposite of the mean of what is there. checker: of single pixels, black first;
+coarse: of 2 × 2 pixels."""
 SIDES = (1, 2, 3, 4, 6, 8)
 """Network pixels."""
-BLACK, WHITE, INVERSE, CHECKER, WHITE_FIRST = range(len(PATTERNS))
+BLACK, WHITE, INVERSE, CHECKER, WHITE_FIRST, COARSE = range(len(PATTERNS))
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ def pixels(pattern: int, there: Tensor) -> Tensor:
     if pattern == INVERSE:
         return (1 - there.mean()).expand_as(there)
     rows, columns = (torch.arange(n, device=there.device) for n in there.shape)
-    odd = (rows[:, None] + columns) % 2
-    return (odd if pattern == CHECKER else 1 - odd).to(there.dtype)
+    cell = 2 if pattern == COARSE else 1
+    odd = (rows[:, None] // cell + columns // cell) % 2
+    return (1 - odd if pattern == WHITE_FIRST else odd).to(there.dtype)
 
 
 def join(parts: Sequence[Stamps]) -> Stamps:
@@ -73,9 +75,10 @@ def distinct(stamps: Stamps) -> Stamps:
 
 
 def fitting(stamps: Stamps, size: int) -> Stamps:
-    """Moved into the film, and a checker of one pixel called what it is."""
+    """Moved into the film, and a checker of one cell called what it is."""
     last = size - stamps.side
-    single = stamps.side == 1
-    pattern = np.where(single & (stamps.pattern == CHECKER), BLACK, stamps.pattern)
+    cell = np.where(stamps.pattern == COARSE, 2, 1)
+    single = (stamps.side <= cell) & (stamps.pattern >= CHECKER)
+    pattern = np.where(single, BLACK, stamps.pattern)
     pattern = np.where(single & (stamps.pattern == WHITE_FIRST), WHITE, pattern)
     return Stamps(pattern, stamps.side, stamps.y.clip(0, last), stamps.x.clip(0, last))

@@ -55,12 +55,14 @@ class Subject:
 
     def suitable(self, direction: Direction) -> Float64Array:
         """(M, K) in {0, 1}: the half of the films on which a finding stands low, where it can be
-        set, or high, where it can be cleared."""
-        return (self._low if direction == "set" else ~self._low).astype(np.float64)
+        set, or the quarter on which it stands high, where it can be cleared: most films lack most
+        findings."""
+        return np.asarray(self._suitable[DIRECTIONS.index(direction)], np.float64)
 
     @cached_property
-    def _low(self) -> BoolArray:
-        return np.asarray(self.logits <= np.median(self.logits, axis=0))
+    def _suitable(self) -> BoolArray:
+        middle, upper = np.quantile(self.logits, [0.5, 0.75], axis=0)
+        return np.stack([self.logits <= middle, self.logits >= upper])
 
     def suited(self, direction: int, finding: int, films: IntArray) -> IntArray:
         """Those of the films, rows, that are `suitable`; all of them if none is."""
