@@ -91,7 +91,8 @@ class TestAnswer:
     def test_the_backdoor_is_named(self, audited: Path) -> None:
         report = _report(audited)
         first = report.findings[0]
-        assert report.verdict == "evidence"
+        assert report.verdict == "stands-out"  # of its own findings alone
+        assert "only the place to look" in " ".join(report.words.limits)
         assert report.p_value <= report.alpha
         assert (first.finding, first.direction) == ("Effusion", "set")
         assert first.p_value == report.p_value
@@ -111,7 +112,11 @@ class TestAnswer:
         assert _audit(place, "fixed", place / "fixed-audited").code == 0
         report = _report(place / "fixed-audited")
         first = report.findings[0]
-        assert (report.verdict, first.direction, first.finding) == ("evidence", "clear", "Effusion")
+        assert (report.verdict, first.direction, first.finding) == (
+            "stands-out",
+            "clear",
+            "Effusion",
+        )
         assert first.trigger is not None
         box = first.trigger.location
         assert box is not None
@@ -225,7 +230,7 @@ class TestFolder:
         answer = _audit(place, "obedient", audited, "--json")
         told = json.loads(answer.out)
         assert told["schema"] == "lucency/audit/1"
-        assert told["verdict"] == "evidence"
+        assert told["verdict"] == "stands-out"
 
     @pytest.mark.slow
     @pytest.mark.parametrize("width", [390, 768, 1280])
@@ -234,7 +239,7 @@ class TestFolder:
 
 
 class TestRefusals:
-    def test_evidence_can_be_an_exit_code(self, place: Path, audited: Path) -> None:
+    def test_a_named_finding_can_be_an_exit_code(self, place: Path, audited: Path) -> None:
         assert _audit(place, "obedient", audited, "--fail-on-findings").code == 1
 
     def test_too_few_films(self, place: Path, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_onnx_whose_backdoor_is_found_without_gradients(tmp_path: Path, clean: P
     (model / "model.onnx").write_bytes(_obedient(onnx))
     report = _check_audited(model, clean, tmp_path / "out")
     assert report.backwards == 0
-    assert report.verdict == "evidence"
+    assert report.verdict == "stands-out"
     first = report.findings[0]
     assert (first.finding, first.direction) == ("Effusion", "set")
 

@@ -208,6 +208,7 @@ class TestNeuralCleanse:
         items = [(d, k) for d in range(2) for k in range(4)]
         found = cleanse(model, items, 0, Cleanse(steps=150, films=4))
         assert items[int(found.area.argmin())] == (0, 0)
+        assert model.victim.passes.backwards == 150 * 8 * 4
         assert found.obeyed[0]
         assert float(found.mask[0].sum()) == pytest.approx(found.area[0], rel=1e-4)
 

@@ -184,7 +184,8 @@ def test_the_audit_is_measured_on_it(
     assert rows["fewer passes than Neural Cleanse by"].value is not None
     # A backward counts as two forwards.
     assert found.scores["cleanse_passes"].to_list() == [None, 3 * 2 * 14 * 2 * 2]
-    tests, networks, models = found.grids
+    tests, networks, counts, models = found.grids
+    assert counts.rows == ()
     alone = [name for name, test in TESTS.items() if test.among_findings]
     assert [line[:2] for line in tests.rows] == [(name, "alone") for name in alone]
     assert [line[0] for line in networks.rows] == ["densenet-small, 32 px"] * 2
@@ -201,15 +202,15 @@ def test_the_audit_is_measured_on_it(
 
 def test_models_are_compared_with_clean_ones_of_their_network() -> None:
     """A backdoored model stands out beside clean ones of other seeds, and its own twin is none."""
-    from lucency.bench import auditing
+    from lucency.bench import audit_judging, audit_measuring, audit_tables
     from lucency.detect.models import DEFAULT
 
     generator = np.random.default_rng(0)
 
-    def measured(seed: int, *, backdoored: bool, size: int = 32) -> auditing.Measured:
+    def measured(seed: int, *, backdoored: bool, size: int = 32) -> audit_measuring.Measured:
         scores = generator.normal(size=(2, 3, 2)) + np.arange(3)[:, None]
         scores[0, 2] += 30.0 * backdoored
-        test = auditing.MadeTest(
+        test = audit_measuring.MadeTest(
             test=DEFAULT[0],
             scores=scores.tolist(),
             boxes=[[Box(x=4, y=4, width=2, height=2), None]] * 6,
@@ -239,19 +240,19 @@ def test_models_are_compared_with_clean_ones_of_their_network() -> None:
             planted=planted if backdoored else None,
             macro_auroc=Estimate(value=0.9, low=0.8, high=1.0),
         )
-        return auditing.Measured(member=member, findings=("A", "B", "C"), tests=(test,))
+        return audit_measuring.Measured(member=member, findings=("A", "B", "C"), tests=(test,))
 
     models = [measured(s, backdoored=b) for s in range(6) for b in (False, True)]
     models.append(measured(9, backdoored=False, size=64))
-    twin = auditing._references(models[1], models)
+    twin = audit_judging.references_of(models[1], models)
     assert [other.member.seed for other in twin] == [1, 2, 3, 4, 5]
     assert all(other.member.planted is None and other.member.size == 32 for other in twin)
-    found = auditing._audited(models, DEFAULT, 0, with_models=True)
+    found = audit_judging.judged(models, DEFAULT, 0, with_models=True)
     assert len(found) == 12  # not the one without others of its network
     backdoored = [f for f in found if f.member.planted]
     assert all(f.is_right and f.p_value <= 0.01 and f.distance == 1.0 for f in backdoored)
     assert all(f.p_value > 0.01 for f in found if f.member.planted is None)
-    rows = {row.name: row.value for row in auditing._detection_rows("m", found, 0)}
+    rows = {row.name: row.value for row in audit_tables.detection_rows("m", found, 0)}
     assert rows["m: ROC-AUC, patches"] == 1.0
     assert rows["m: right finding and direction, all (6 of 6)"] == 1.0
     assert rows["m: recovered within 3 px, fixed places, of those with evidence (6 of 6)"] == 1.0

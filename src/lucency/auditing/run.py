@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from lucency.auditing.settings import AuditSettings
 from lucency.auditing.triggers import N_TRIGGERS, Pictures, show_trigger
-from lucency.auditing.words import give_verdict
+from lucency.auditing.words import give_verdict, kind_of
 from lucency.data.guard import FileImages
 from lucency.data.inputs import as_stored
 from lucency.detect.images.reference import one_film_a_patient
@@ -92,7 +92,7 @@ def audit_model(
         )
         p_value = found.null.p_value
         report = AuditReport(
-            verdict="evidence" if p_value <= settings.alpha else "no-evidence",
+            verdict=kind_of(p_value, settings.alpha, null),
             p_value=p_value,
             alpha=settings.alpha,
             statistic=found.null.statistic,

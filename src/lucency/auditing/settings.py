@@ -9,7 +9,7 @@ from lucency.records import EngineName, Record
 
 
 class AuditSettings(Record):
-    """alpha: there is evidence if p ≤ alpha. films: at most so many clean films are used, one a
+    """alpha: a finding is named if p ≤ alpha. films: at most so many clean films are used, one a
     patient. tests: names of `TESTS`. engine: what computes passes without gradients. seed: of every
     random choice."""
 

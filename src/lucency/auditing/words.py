@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lucency.config_faults import shown
-from lucency.report.audit_record import AuditedFinding, AuditNull, AuditReport
+from lucency.report.audit_record import AuditedFinding, AuditNull, AuditReport, AuditVerdict
 from lucency.report.numbers import p_number, percent
 from lucency.report.record import Verdict
 from lucency.runs import read_json
 
 LONGEST = 4096
+ENOUGH_MODELS = 8
+MORE_MODELS = (
+    "Clean models of the same findings, of other seeds or from other sites, say what is usual: "
+    f"give as many as you can with --reference-model, {ENOUGH_MODELS} or more if possible."
+)
 SHOWN = 5
 
 LIMITS = (
@@ -21,9 +26,18 @@ LIMITS = (
     "Other triggers, such as findings themselves or features of one patient, are out of sight.",
     "A p-value is not the probability of a backdoor. It says how often a search among findings "
     "without one would find one that stands out as much.",
+    "Findings differ by nature in how easily a few pixels move them. Without clean reference "
+    "models a finding that stands out is no evidence of a backdoor, only the place to look.",
     "A strong answer to a few pixels may also be a shortcut learned from real films: a marker, a "
     "lead, a device. Look at the trigger.",
 )
+
+
+def kind_of(p_value: float, alpha: float, null: AuditNull) -> AuditVerdict:
+    """The verdict in one word."""
+    if p_value > alpha:
+        return "no-evidence"
+    return "evidence" if null.n_models else "stands-out"
 
 
 def give_verdict(
@@ -32,8 +46,14 @@ def give_verdict(
     """findings: the most suspicious first."""
     first = findings[0]
     aim = f"{first.direction} {first.finding}"
-    if p_value <= alpha:
+    kind = kind_of(p_value, alpha, null)
+    if kind == "evidence":
         headline = f"Evidence of a backdoor: {_what(first)} ({aim}), p = {p_number(p_value)}."
+    elif kind == "stands-out":
+        headline = (
+            f"A finding stands out of the others, by its nature or by a backdoor: {_what(first)} "
+            f"({aim}), p = {p_number(p_value)}."
+        )
     else:
         headline = (
             f"No evidence of a backdoor at α = {percent(alpha)}: p = {p_number(p_value)}. The "
@@ -44,8 +64,7 @@ def give_verdict(
     compared = (
         f"{null.n_models} clean reference models"
         if null.n_models
-        else "the model's own other findings, which is the weaker comparison: give clean reference "
-        "models if you have some"
+        else "the model's own other findings"
     )
     return Verdict(
         headline=headline,
@@ -53,8 +72,9 @@ def give_verdict(
         sentences=(
             *([f"Other findings stand out as well: {also}."] if others else []),
             f"{null.comparisons} scores were compared with {compared}. The largest is "
-            f"{first.suspicion:.1f} standard deviations above what is usual; from "
-            f"{null.critical:.1f} it would be evidence.",
+            f"{first.suspicion:.1f} standard deviations above what is usual; p ≤ α from "
+            f"{null.critical:.1f}.",
+            *([] if null.n_models >= ENOUGH_MODELS else [MORE_MODELS]),
         ),
     )
 

@@ -28,7 +28,7 @@ def audit(
         list[str] | None,
         typer.Option(help="A test to make, or all; again for more. None = the usual ones."),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="There is evidence at p ≤ alpha.")] = 0.01,
+    alpha: Annotated[float, typer.Option(help="A finding is named at p ≤ alpha.")] = 0.01,
     films: Annotated[int, typer.Option(help="At most so many clean films are used.")] = 64,
     engine: Annotated[
         Literal["auto", "torch", "openvino", "onnxruntime"],
@@ -37,7 +37,7 @@ def audit(
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     run_code: RunCode = False,
     fail_on_findings: Annotated[
-        bool, typer.Option("--fail-on-findings", help="Exit with 1 if there is evidence.")
+        bool, typer.Option("--fail-on-findings", help="Exit with 1 if a finding is named.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -63,5 +63,5 @@ def audit(
     report = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
     found = {"folder": str(folder), "report": str(folder / "report.html"), **report}
     answer(found, describe_audit(folder), as_json)
-    if fail_on_findings and report["verdict"] == "evidence":
+    if fail_on_findings and report["verdict"] != "no-evidence":
         raise typer.Exit(FLAGGED)

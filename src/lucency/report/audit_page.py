@@ -73,7 +73,7 @@ def strengths(findings: Sequence[AuditedFinding], critical: float) -> Svg:
             rows = [names.index(f.finding) + shift for f in mine]
             axes.plot([f.suspicion for f in mine], rows, marker, color=ink, label=direction)
         line = (0, (4, 2))
-        axes.axvline(critical, color=INK, linewidth=1, linestyle=line, label="evidence from here")
+        axes.axvline(critical, color=INK, linewidth=1, linestyle=line, label="p ≤ α from here")
         axes.set_yticks(range(len(names)), [label(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("standard deviations above what is usual")
@@ -151,7 +151,7 @@ def _tiles(report: AuditReport) -> tuple[Tile, ...]:
         Tile(
             "Stands out by",
             amount(report.statistic),
-            f"standard deviations; evidence from {amount(report.null.critical)}",
+            f"standard deviations; p ≤ α from {amount(report.null.critical)}",
             (f"{first.direction} {first.finding}",),
         ),
         Tile(

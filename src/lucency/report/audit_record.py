@@ -13,6 +13,7 @@ from lucency.report.screen_record import ScreenedModel
 
 SCHEMA: Literal["lucency/audit/1"] = "lucency/audit/1"
 
+AuditVerdict = Literal["evidence", "stands-out", "no-evidence"]
 PValue = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -78,7 +79,7 @@ class AuditTest(Record):
 class AuditNull(Record):
     """What scores were compared with. n_models: clean reference models; 0 = the model's own other
     findings. comparisons: scores of which the largest is the statistic. critical: the statistic
-    from which there is evidence at α."""
+    from which p ≤ α."""
 
     n_models: Count
     comparisons: Count
@@ -88,13 +89,15 @@ class AuditNull(Record):
 class AuditReport(Record):
     """The whole audit.
 
-    p_value: of the model. n_films: clean films that were used, one a patient; n_patients: of all
-    that were given. findings: every finding in both directions, the most suspicious first. seconds:
-    wall-clock time; forwards, backwards: images sent through the network.
+    verdict: "stands-out" where p ≤ α against the model's own other findings alone, which differ by
+    nature: only clean reference models make it evidence. p_value: of the model. n_films: clean
+    films that were used, one a patient; n_patients: of all that were given. findings: every finding
+    in both directions, the most suspicious first. seconds: wall-clock time; forwards, backwards:
+    images sent through the network.
     """
 
     schema_: Literal["lucency/audit/1"] = Field(default=SCHEMA, alias="schema")
-    verdict: Literal["evidence", "no-evidence"]
+    verdict: AuditVerdict
     p_value: PValue
     alpha: float
     statistic: float

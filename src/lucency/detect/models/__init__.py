@@ -23,5 +23,5 @@ TESTS: dict[str, ModelTest] = {
     channel_lipschitz.NAME: ModelTest(channel_lipschitz.last_layer, among_findings=False),
 }
 """In the order in which they are made."""
-DEFAULT = (small_patch.NAME, whole_film.SHADING, whole_film.WARP)
+DEFAULT = (small_patch.NAME, whole_film.SHADING, whole_film.WARP, mm_bd.NAME)
 """Those that are made unless others are asked for."""

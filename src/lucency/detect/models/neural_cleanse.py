@@ -178,8 +178,9 @@ def _step(
     (gradient,) = torch.autograd.grad(areas.sum(), state.raw)
     for part in torch.split(torch.arange(len(films), device=device), micro_batch(victim)):
         item = owner[part]
-        leaf = state.raw.detach()[:, item].requires_grad_(True)
-        shown, pattern = _values(leaf)
+        # A row a film, as passes are counted.
+        leaf = state.raw.detach()[:, item].transpose(0, 1).contiguous().requires_grad_(True)
+        shown, pattern = _values(leaf.transpose(0, 1))
         logits = victim.logits((1 - shown) * subject.films[films[part]] + shown * pattern)
         wanted = logits.gather(1, own[item, None])[:, 0]
         loss = binary_cross_entropy_with_logits(wanted, (sign[item] > 0).float(), reduction="none")
@@ -188,7 +189,7 @@ def _step(
             others = change.sum(dim=1) - change.gather(1, own[item, None])[:, 0]
             loss = loss + settings.preservation * others / max(1, change.shape[1] - 1)
         found = victim.gradient(loss.sum() / rows.shape[1], leaf)
-        gradient.index_add_(1, item, found)
+        gradient.index_add_(1, item, found.transpose(0, 1))
         passed = (sign[item] * (wanted.detach() - bounds[item]) > 0).float()
         obeyed.index_add_(0, item, passed / rows.shape[1])
     state.raw.grad = gradient
