@@ -245,10 +245,10 @@ def test_models_are_compared_with_clean_ones_of_their_network() -> None:
     models = [measured(s, backdoored=b) for s in range(6) for b in (False, True)]
     models.append(measured(9, backdoored=False, size=64))
     twin = audit_judging.references_of(models[1], models)
-    assert [other.member.seed for other in twin] == [1, 2, 3, 4, 5]
-    assert all(other.member.planted is None and other.member.size == 32 for other in twin)
+    assert [other.member.seed for other in twin] == [1, 2, 3, 4, 5, 9]
+    assert all(other.member.planted is None for other in twin)
     found = audit_judging.judged(models, DEFAULT, 0, with_models=True)
-    assert len(found) == 12  # not the one without others of its network
+    assert len(found) == 13
     backdoored = [f for f in found if f.member.planted]
     assert all(f.is_right and f.p_value <= 0.01 and f.distance == 1.0 for f in backdoored)
     assert all(f.p_value > 0.01 for f in found if f.member.planted is None)

@@ -15,7 +15,6 @@ from lucency.detect.models.subject import DIRECTIONS
 from lucency.records import Box, Float64Array
 from lucency.zoo.record import Member
 
-N_MODELS = 11
 TAKES, LIFTS = 0.5, 0.25
 """Attack success from which a planted backdoor is one, and by how much it must exceed that of the
 clean twin: a pattern that moves a clean model as well is no backdoor."""
@@ -56,10 +55,10 @@ def judged(
     seed: int,
     *,
     with_models: bool,
-    n_models: int = N_MODELS,
+    n_models: int | None = None,
 ) -> list[Audited]:
     """What these tests say together of every model that they can be made on; with_models: beside at
-    most `n_models` clean ones, at least `LEAST_MODELS`."""
+    most `n_models` clean ones (None = all), at least `LEAST_MODELS`."""
     wanted = [name for name in tests if with_models or TESTS[name].among_findings]
     found = []
     for model in measured:
@@ -85,16 +84,15 @@ def _scores(model: Measured, tests: Sequence[str]) -> Float64Array | None:
 
 
 def references_of(model: Measured, measured: Sequence[Measured]) -> list[Measured]:
-    """The clean models that come after this one, as in a ring, of its network and another seed."""
+    """The clean models of another seed: those of its network first, then the others, each as they
+    come after it in a ring."""
     at = next(i for i, other in enumerate(measured) if other is model)
     ring = [*measured[at + 1 :], *measured[:at]]
-    return [
-        other
-        for other in ring
-        if other.member.planted is None
-        and network_of(other.member) == network_of(model.member)
-        and other.member.seed != model.member.seed
-    ]
+    network = network_of(model.member)
+    return sorted(
+        (m for m in ring if m.member.planted is None and m.member.seed != model.member.seed),
+        key=lambda other: network_of(other.member) != network,
+    )
 
 
 def _answer(model: Measured, tests: Sequence[str], null: Null) -> Audited:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lucency.bench.audit_judging import N_MODELS, Audited, Sorted, judged, network_of, statistics
+from lucency.bench.audit_judging import Audited, Sorted, judged, network_of, statistics
 from lucency.bench.audit_measuring import Cleansed, Measured
 from lucency.bench.record import Bar, Grid, Row, at_least, at_most, row, shown_rate
 from lucency.detect.models import DEFAULT, TESTS
-from lucency.detect.models.audit import LEAST_MODELS
 from lucency.evaluate.detection import measure_detection
 from lucency.evaluate.rates import rate
 from lucency.records import Estimate, Rate
@@ -22,6 +20,8 @@ BESIDE, ALONE = "beside clean models", "alone"
 NEAR = 3.0
 """Network pixels between the centres of a recovered trigger and of the planted one."""
 ALPHA = 0.01
+COUNTS = (2, 3, 5, 8, 12, 19)
+"""Of clean models to compare with."""
 
 
 def detection_rows(mode: str, found: Sequence[Audited], seed: int) -> tuple[Row, ...]:
@@ -189,19 +189,19 @@ def by_network(beside: Sequence[Audited], alone: Sequence[Audited], seed: int) -
 
 
 def by_models(measured: Sequence[Measured], seed: int) -> Grid:
-    """What more clean models are worth, on the network that has most of them."""
-    clean = Counter(network_of(m.member) for m in measured if m.member.planted is None)
-    network = max(clean, key=lambda name: clean[name], default="")
-    mine = [m for m in measured if network_of(m.member) == network]
+    """What more clean models are worth."""
+    n_clean = sum(m.member.planted is None for m in measured)
     rows = []
-    for n_models in range(LEAST_MODELS, min(N_MODELS, clean[network] - 1) + 1):
-        found = judged(mine, DEFAULT, seed, with_models=True, n_models=n_models)
+    for n_models in (n for n in COUNTS if n < n_clean):
+        found = judged(measured, DEFAULT, seed, with_models=True, n_models=n_models)
         pool = Sorted.of(found)
-        area = _auroc(network, statistics(pool.clean), statistics(pool.works), seed)
         rows.append(
             (
                 str(n_models),
-                _interval(area),
+                *(
+                    _interval(_auroc("", statistics(pool.clean), statistics(part), seed))
+                    for part in (pool.patches, pool.works)
+                ),
                 shown_rate(_rate([f.is_right for f in pool.works], seed)),
                 shown_rate(_rate([f.p_value <= ALPHA for f in pool.works], seed)),
                 *(
@@ -211,10 +211,11 @@ def by_models(measured: Sequence[Measured], seed: int) -> Grid:
             )
         )
     return Grid(
-        title=f"How many clean models: {network}",
+        title="How many clean models",
         header=(
             "clean models",
-            "ROC-AUC, all",
+            "ROC-AUC, patches",
+            "all",
             "right finding",
             f"evidence at α = {ALPHA:g}",
             f"false alarms at α = {ALPHA:g}",

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from lucency.bench.audit_judging import LIFTS, N_MODELS, TAKES, judged, network_of
+from lucency.bench.audit_judging import LIFTS, TAKES, judged, network_of
 from lucency.bench.audit_measuring import KEPT, N_FILMS, Cleansed, Measured, Task, carry_out
 from lucency.bench.audit_tables import (
     ALONE,
@@ -105,9 +105,9 @@ def bench_audit(
             every_model(beside, alone, cleansed),
         ),
         notes=(
-            f"{BESIDE}: compared with the same tests on up to {N_MODELS} clean models of the same "
-            "network, of other films and another seed, never its own twin, each on clean films of "
-            f"its own. {ALONE}: with the model's other findings.",
+            f"{BESIDE}: compared with the same tests on all clean models of other seeds and films, "
+            "of any network, each on clean films of its own; never with its own twin. "
+            f"{ALONE}: with the model's other findings.",
             "Models are the units: intervals are over models. A planted backdoor counts where its "
             f"attack success is at least {TAKES:.0%} and {LIFTS:.0%} above its clean twin's.",
             f"Neural Cleanse with {COMPARED.steps} steps of {COMPARED.films} films for each "
