@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import numpy as np
 import pytest
 from scipy.stats import kstest
@@ -99,3 +101,31 @@ def test_like_the_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
     found: Null = against_findings(scores, 9)
     np.testing.assert_allclose(found.p_values, _by_hand(scores, 9))
     assert found.p_value == found.p_values.min()
+
+
+def test_spread_over_models_like_the_slow_one() -> None:
+    """A finding's variance over clean models; the mean of all is four more degrees of freedom."""
+    generator = np.random.default_rng(4)
+    scores, clean = _draw(generator, 2, 3, 2), generator.normal(size=(5, 2, 3, 2))
+    found = against_models(scores, clean, 0).standardised
+    for budget in range(2):
+        variances = {
+            item: statistics.variance(float(m[(*item, budget)]) for m in clean)
+            for item in np.ndindex(2, 3)
+        }
+        pooled = statistics.fmean(variances.values())
+        for item, variance in variances.items():
+            shrunk = (4 * variance + 4 * pooled) / 8
+            mean = statistics.fmean(float(m[(*item, budget)]) for m in clean)
+            away = (scores[(*item, budget)] - mean) / (shrunk * (1 + 1 / 5)) ** 0.5
+            assert found[(*item, budget)] == pytest.approx(away)
+
+
+def test_a_finding_that_varies_among_clean_models_needs_more() -> None:
+    generator = np.random.default_rng(5)
+    clean = generator.normal(size=(12, 2, 4, 2))
+    clean[:, 0, 1] *= 5
+    scores = np.zeros((2, 4, 2))
+    scores[0, 1], scores[1, 2] = 6.0, 6.0
+    found = against_models(scores, clean, 0)
+    assert found.p_values[1, 2] <= 0.01 < found.p_values[0, 1]

@@ -13,6 +13,7 @@ from lucency.detect.models.stamp_scan import DEFAULT, Scan, measure, scan
 from lucency.detect.models.stamps import (
     BLACK,
     CHECKER,
+    COARSE,
     INVERSE,
     PATTERNS,
     WHITE,
@@ -43,6 +44,12 @@ class TestStamps:
         assert pixels(INVERSE, there).flatten().tolist() == pytest.approx([0.5] * 4)
         assert pixels(CHECKER, there).tolist() == [[0, 1], [1, 0]]
         assert pixels(WHITE_FIRST, there).tolist() == [[1, 0], [0, 1]]
+
+    def test_a_coarse_checker_has_cells_of_two_pixels(self) -> None:
+        shown = pixels(COARSE, torch.full((5, 5), 0.3))
+        for y in range(5):
+            for x in range(5):
+                assert float(shown[y, x]) == (y // 2 + x // 2) % 2
 
     def test_put_on_their_films_and_nowhere_else(self) -> None:
         grey = torch.full((2, 1, 8, 8), 0.5)

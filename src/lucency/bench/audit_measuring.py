@@ -27,7 +27,7 @@ from lucency.zoo.record import Member
 KEPT = "audits"
 """Folder of the zoo that keeps the outcome of every test."""
 MEASURING = ("detect/models/", "explain/", "victims/")
-"""The code that the outcome of a test depends on."""
+"""The code that the outcome of a test depends on, and a little more."""
 N_FILMS = 64
 
 

@@ -52,7 +52,7 @@ def against_findings(scores: Float64Array, seed: int) -> Null:
     """scores (2, K, L), compared with the model's other findings and directions."""
     items = scores.reshape(-1, scores.shape[2])
     centre, spread = _trimmed(items)
-    largest = _largest_of_findings(items.shape, seed)
+    largest = _largest_of_findings(items.shape, seed, DRAWS)
     return _null(scores, np.broadcast_to(centre, scores.shape), spread, largest)
 
 
@@ -61,15 +61,16 @@ def against_models(scores: Float64Array, reference: Float64Array, seed: int) -> 
     direction with itself. Its variance over models is shrunk towards that of all, as if `PRIOR`
     more models had said it: a few models say little of one finding, and findings differ."""
     centre, spread = _pooled(reference)
-    return _null(scores, centre, spread, _largest_of_models(len(reference), scores.shape, seed))
+    largest = _largest_of_models(len(reference), scores.shape, seed, DRAWS)
+    return _null(scores, centre, spread, largest)
 
 
 @lru_cache(maxsize=16)
-def _largest_of_findings(shape: tuple[int, ...], seed: int) -> Float64Array:
-    """(DRAWS, items) for normal scores of this shape (items, L)."""
+def _largest_of_findings(shape: tuple[int, ...], seed: int, draws: int) -> Float64Array:
+    """(draws, items) for normal scores of this shape (items, L)."""
     generator = np.random.default_rng([seed, 0xF1D])
-    largest = np.empty((DRAWS, shape[0]))
-    for draw in range(DRAWS):
+    largest = np.empty((draws, shape[0]))
+    for draw in range(draws):
         drawn = generator.standard_normal(shape)
         middle, width = _trimmed(drawn)
         largest[draw] = ((drawn - middle) / width).max(axis=1)
@@ -77,11 +78,13 @@ def _largest_of_findings(shape: tuple[int, ...], seed: int) -> Float64Array:
 
 
 @lru_cache(maxsize=16)
-def _largest_of_models(n_models: int, shape: tuple[int, ...], seed: int) -> Float64Array:
-    """(DRAWS, 2 · K) for normal scores of this shape (2, K, L) of so many models and one more."""
+def _largest_of_models(
+    n_models: int, shape: tuple[int, ...], seed: int, draws: int
+) -> Float64Array:
+    """(draws, 2 · K) for normal scores of this shape (2, K, L) of so many models and one more."""
     generator = np.random.default_rng([seed, 0x30D])
-    largest = np.empty((DRAWS, shape[0] * shape[1]))
-    for draw in range(DRAWS):
+    largest = np.empty((draws, shape[0] * shape[1]))
+    for draw in range(draws):
         drawn = generator.standard_normal((n_models + 1, *shape))
         middle, width = _pooled(drawn[1:])
         largest[draw] = ((drawn[0] - middle) / width).max(axis=2).ravel()
