@@ -148,6 +148,22 @@ def test_ours_is_a_pool() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "examples" / "zoos").glob("*.toml")), ids=str
+)
+def test_the_examples_can_be_read(path: Path, tmp_path: Path) -> None:
+    data = tmp_path / "films.npz"
+    cells = cells_of(load_toml(path, ZooSettings), path.parent, path.name, data)
+    assert len(cells) >= 12
+    assert {cell.settings.data.path for cell in cells} == {data}
+
+
+def test_films_of_a_source_that_has_no_path(tmp_path: Path) -> None:
+    settings = load_toml(_toml(tmp_path), ZooSettings)
+    with pytest.raises(ConfigError, match="path"):
+        cells_of(settings, tmp_path, "zoo.toml", tmp_path)
+
+
 def test_from_the_command_line(zoo: tuple[Path, Path, Here], tmp_path: Path) -> None:
     toml, _, _ = zoo
     one = "".join(MODELS.partition('\n[[models]]\nname = "anywhere"')[0])
