@@ -134,7 +134,10 @@ class TestAnswer:
     def test_beside_clean_models(self, place: Path) -> None:
         models = [place / "clean", place / "other_clean"]
         options = [str(part) for model in models for part in ("--reference-model", model)]
-        assert _audit(place, "obedient", place / "beside", *options).code == 0
+        answer = _audit(place, "obedient", place / "beside", *options)
+        assert answer.code == 0
+        assert "Stamp scan (11)" in answer.err
+        assert "Stamp scan, reference model 2 of 2 (11)" in answer.err
         report = _report(place / "beside")
         assert report.null.n_models == 2
         assert report.findings[0].finding == "Effusion"

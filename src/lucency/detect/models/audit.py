@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from lucency.detect.models.evidence import Evidence, ModelTest, Recovered
 from lucency.detect.models.null import Null, against_findings, against_models
 from lucency.detect.models.subject import Subject
 from lucency.errors import ModelError
-from lucency.progress import Progress, silent
+from lucency.progress import Advance, Progress, silent
 from lucency.records import Float64Array
 from lucency.victims.victim import Passes
 
@@ -94,7 +95,14 @@ def audit(
             continue
         seconds = time.perf_counter() - started
         made.append((evidence, subject.victim.passes.since(before), seconds))
-        compared.append(np.array([test.make(other, seed, progress).scores for other in others]))
+        compared.append(
+            np.array(
+                [
+                    test.make(other, seed, _of_other(progress, i + 1, len(others))).scores
+                    for i, other in enumerate(others)
+                ]
+            )
+        )
     if not made:
         raise ModelError(f"No test can be made on this model: {'; '.join(skipped.values())}")
 
@@ -107,3 +115,12 @@ def audit(
     return Audit(
         tuple(Made(e, n, p, s) for (e, p, s), n in zip(made, alone, strict=True)), skipped, null
     )
+
+
+def _of_other(progress: Progress, number: int, of: int) -> Progress:
+    """The same, and whose turn it is."""
+
+    def shown(description: str, total: int) -> AbstractContextManager[Advance]:
+        return progress(f"{description}, reference model {number} of {of}", total)
+
+    return shown
