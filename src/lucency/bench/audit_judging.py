@@ -45,10 +45,6 @@ class Audited:
         )
 
 
-def network_of(member: Member) -> str:
-    return f"{member.architecture}, {member.size} px"
-
-
 def judged(
     measured: Sequence[Measured],
     tests: Sequence[str],
@@ -88,10 +84,10 @@ def references_of(model: Measured, measured: Sequence[Measured]) -> list[Measure
     come after it in a ring."""
     at = next(i for i, other in enumerate(measured) if other is model)
     ring = [*measured[at + 1 :], *measured[:at]]
-    network = network_of(model.member)
+    network = model.member.network
     return sorted(
         (m for m in ring if m.member.planted is None and m.member.seed != model.member.seed),
-        key=lambda other: network_of(other.member) != network,
+        key=lambda other: other.member.network != network,
     )
 
 

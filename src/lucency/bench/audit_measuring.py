@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from lucency.detect.models import TESTS
+from lucency.detect.models.audit import timed
 from lucency.detect.models.evidence import Evidence
 from lucency.detect.models.neural_cleanse import Cleanse, anomaly_index, cleanse
 from lucency.detect.models.subject import Subject, subject
 from lucency.errors import ModelError
 from lucency.manifest import code_digest
-from lucency.progress import silent
 from lucency.records import Box, Record
 from lucency.runs import digest, write_json
 from lucency.victims.card import load_victim
@@ -106,14 +105,12 @@ def _cleanse(model: Subject, settings: Cleanse, seed: int) -> Cleansed:
 
 
 def _measure(task: Task, model: Subject) -> Measured:
-    victim, tests = model.victim, []
+    tests = []
     for test in TESTS.values():
-        started, before = time.perf_counter(), replace(victim.passes)
         try:
-            evidence = test.make(model, task.seed, silent)
+            evidence, spent, seconds = timed(test, model, task.seed)
         except ModelError:
             continue
-        seconds, spent = time.perf_counter() - started, victim.passes.since(before)
         tests.append(
             MadeTest(
                 test=evidence.test,
@@ -124,7 +121,7 @@ def _measure(task: Task, model: Subject) -> Measured:
                 seconds=seconds,
             )
         )
-    return Measured(member=task.member, findings=victim.findings, tests=tuple(tests))
+    return Measured(member=task.member, findings=model.victim.findings, tests=tuple(tests))
 
 
 def _boxes(evidence: Evidence) -> list[list[Box | None]]:

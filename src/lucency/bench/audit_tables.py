@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lucency.bench.audit_judging import Audited, Sorted, judged, network_of, statistics
+from lucency.bench.audit_judging import Audited, Sorted, judged, statistics
 from lucency.bench.audit_measuring import Cleansed, Measured
 from lucency.bench.record import Bar, Grid, Row, at_least, at_most, row, shown_rate
 from lucency.detect.models import DEFAULT, TESTS
@@ -132,8 +132,8 @@ def by_test(measured: Sequence[Measured], seed: int) -> Grid:
                     name,
                     mode,
                     *(_interval(area) for area in areas),
-                    shown_rate(_rate([f.is_right for f in pool.works], seed)),
-                    shown_rate(_rate([f.p_value <= 0.05 for f in pool.clean], seed)),
+                    _told([f.is_right for f in pool.works], seed),
+                    _told([f.p_value <= 0.05 for f in pool.clean], seed),
                     f"{np.mean([test.passes for test in made]):,.0f}",
                     f"{np.median([test.seconds for test in made]):.0f}",
                 )
@@ -158,9 +158,9 @@ def by_test(measured: Sequence[Measured], seed: int) -> Grid:
 def by_network(beside: Sequence[Audited], alone: Sequence[Audited], seed: int) -> Grid:
     """Whether the audit depends on the size of the network or of its input."""
     rows = []
-    for network in dict.fromkeys(network_of(f.member) for f in alone):
+    for network in dict.fromkeys(f.member.network for f in alone):
         for mode, every in ((BESIDE, beside), (ALONE, alone)):
-            pool = Sorted.of([f for f in every if network_of(f.member) == network])
+            pool = Sorted.of([f for f in every if f.member.network == network])
             area = _auroc(network, statistics(pool.clean), statistics(pool.works), seed)
             rows.append(
                 (
@@ -168,9 +168,9 @@ def by_network(beside: Sequence[Audited], alone: Sequence[Audited], seed: int) -
                     mode,
                     f"{len(pool.clean)} + {len(pool.works)}",
                     _interval(area),
-                    shown_rate(_rate([f.is_right for f in pool.works], seed)),
-                    shown_rate(_rate([f.p_value <= ALPHA for f in pool.works], seed)),
-                    shown_rate(_rate([f.p_value <= 0.05 for f in pool.clean], seed)),
+                    _told([f.is_right for f in pool.works], seed),
+                    _told([f.p_value <= ALPHA for f in pool.works], seed),
+                    _told([f.p_value <= 0.05 for f in pool.clean], seed),
                 )
             )
     return Grid(
@@ -202,12 +202,9 @@ def by_models(measured: Sequence[Measured], seed: int) -> Grid:
                     _interval(_auroc("", statistics(pool.clean), statistics(part), seed))
                     for part in (pool.patches, pool.works)
                 ),
-                shown_rate(_rate([f.is_right for f in pool.works], seed)),
-                shown_rate(_rate([f.p_value <= ALPHA for f in pool.works], seed)),
-                *(
-                    shown_rate(_rate([f.p_value <= alpha for f in pool.clean], seed))
-                    for alpha in (ALPHA, 0.05)
-                ),
+                _told([f.is_right for f in pool.works], seed),
+                _told([f.p_value <= ALPHA for f in pool.works], seed),
+                *(_told([f.p_value <= alpha for f in pool.clean], seed) for alpha in (ALPHA, 0.05)),
             )
         )
     return Grid(
@@ -245,6 +242,10 @@ def _share(name: str, outcomes: Sequence[bool], seed: int, bar: Bar | None = Non
     )
 
 
+def _told(outcomes: Sequence[bool], seed: int) -> str:
+    return shown_rate(_rate(outcomes, seed))
+
+
 def _rate(outcomes: Sequence[bool], seed: int) -> Rate:
     models = [str(i) for i in range(len(outcomes))]
     generator = np.random.default_rng([seed, 0xA1])
@@ -254,7 +255,7 @@ def _rate(outcomes: Sequence[bool], seed: int) -> Rate:
 def pairs(
     beside: Sequence[Audited], alone: Sequence[Audited]
 ) -> list[tuple[Audited | None, Audited]]:
-    """Every model's answers; without enough clean models of its network there is but one."""
+    """Every model's answers; without enough clean models there is but one."""
     with_models = {f.member.folder: f for f in beside}
     return [(with_models.get(f.member.folder), f) for f in alone]
 
@@ -298,7 +299,7 @@ def score_of(
     member, measured, peer = alone.member, alone.measured, cleansed.get(alone.member.folder)
     row_: dict[str, Any] = {
         "model": member.name,
-        "network": network_of(member),
+        "network": member.network,
         "backdoored": member.planted is not None,
         "kind": member.planted.kind if member.planted else None,
         "success": member.planted.success.value if member.planted else None,

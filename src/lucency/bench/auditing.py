@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from lucency.bench.audit_judging import LIFTS, TAKES, judged, network_of
+from lucency.bench.audit_judging import LIFTS, TAKES, judged
 from lucency.bench.audit_measuring import KEPT, N_FILMS, Cleansed, Measured, Task, carry_out
 from lucency.bench.audit_tables import (
     ALONE,
@@ -68,7 +68,7 @@ def bench_audit(
     peers = {
         member.folder: Task(victims, member, seed, COMPARED)
         for member in members
-        if named(f"{member.name}; {network_of(member)}", compare)
+        if named(f"{member.name}; {member.network}", compare)
     }
     (victims / KEPT).mkdir(exist_ok=True)
     workers = ProcessPoolExecutor(

@@ -35,9 +35,9 @@ def answer(value: dict[str, Any], sentence: str, as_json: bool) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else sentence)
 
 
-def read_report(folder: Path) -> dict[str, Any]:
+def read_report(folder: Path, name: str = "report.json") -> dict[str, Any]:
     """What a command that writes a report answers: where it lies, and what it holds."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((folder / name).read_text(encoding="utf-8"))
     return {"folder": str(folder), "report": str(folder / "report.html"), **report}
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from lucency.cli.answers import answer, progress_for, validate
+from lucency.cli.answers import answer, progress_for, read_report, validate
 from lucency.cli.options import FLAGGED, Json, RunCode
 
 
@@ -60,8 +59,7 @@ def audit(
         run_code=run_code,
         progress=progress_for(as_json),
     )
-    report = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
-    found = {"folder": str(folder), "report": str(folder / "report.html"), **report}
-    answer(found, describe_audit(folder), as_json)
+    report = read_report(folder, "audit.json")
+    answer(report, describe_audit(folder), as_json)
     if fail_on_findings and report["verdict"] != "no-evidence":
         raise typer.Exit(FLAGGED)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lucency.cli.answers import answer, progress_for, validate
+from lucency.cli.answers import answer, progress_for, read_report, validate
 from lucency.cli.options import FLAGGED, REJECTED, Json, RayAddress, RunCode
 
 
@@ -69,9 +68,8 @@ def screen(
         progress=progress_for(as_json),
         **({"run": on_ray(ray)} if ray else {}),
     )
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    found = {"folder": str(folder), "report": str(folder / "report.html"), **report}
-    answer(found, describe_answer(folder), as_json)
+    report = read_report(folder)
+    answer(report, describe_answer(folder), as_json)
     counts = report["counts"]
     if fail_on_findings and counts["flagged"]:
         raise typer.Exit(FLAGGED)

@@ -15,8 +15,9 @@ def find_head(network: nn.Module) -> nn.Linear | None:
 
 
 @contextmanager
-def keep_features(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside the block, each forward pass puts what enters the head, (N, D), into the list."""
+def keep_features(network: nn.Module, *, detached: bool = True) -> Iterator[list[Tensor]]:
+    """Inside the block, each forward pass puts what enters the head, (N, D), into the list, with
+    its gradients only when not detached."""
     kept: list[Tensor] = []
     head = find_head(network)
     if head is None:
@@ -24,7 +25,8 @@ def keep_features(network: nn.Module) -> Iterator[list[Tensor]]:
         return
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        kept.append(inputs[0].detach().flatten(1).float())
+        entered = inputs[0].detach() if detached else inputs[0]
+        kept.append(entered.flatten(1).float())
 
     handle = head.register_forward_pre_hook(keep)
     try:

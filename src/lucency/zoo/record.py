@@ -45,6 +45,11 @@ class Member(Record):
     planted: Planted | None
     macro_auroc: Estimate
 
+    @property
+    def network(self) -> str:
+        """In words."""
+        return f"{self.architecture}, {self.size} px"
+
 
 class ZooReport(Record):
     """The pool, its members in the order of the file, each backdoored one after its clean twin."""

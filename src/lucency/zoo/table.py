@@ -18,7 +18,7 @@ def as_markdown(report: ZooReport) -> str:
 
 
 def _row(member: Member) -> str:
-    network = f"{member.architecture}, {member.size} px"
+    network = member.network
     auroc = estimate(member.macro_auroc)
     planted = member.planted
     if planted is None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,14 +30,30 @@ NEEDS_MODELS = (
 )
 
 
+class Timed(NamedTuple):
+    """What a test says, and what it cost."""
+
+    evidence: Evidence
+    passes: Passes
+    seconds: float
+
+
+def timed(test: ModelTest, subject: Subject, seed: int, progress: Progress = silent) -> Timed:
+    """Make a test. Raises ModelError for one that cannot be made."""
+    started, before = time.perf_counter(), replace(subject.victim.passes)
+    evidence = test.make(subject, seed, progress)
+    seconds = time.perf_counter() - started
+    return Timed(evidence, subject.victim.passes.since(before), seconds)
+
+
 @dataclass(frozen=True)
 class Made:
     """A test that was made, what it cost, and what it says alone."""
 
     evidence: Evidence
-    null: Null
     passes: Passes
     seconds: float
+    null: Null
 
 
 @dataclass(frozen=True)
@@ -79,7 +96,7 @@ def audit(
     """Make every test that can be made. references: clean models of the same findings, on the same
     films, that scores are compared with; one alone is not enough and is left aside. Raises
     ModelError if no test can be made."""
-    made: list[tuple[Evidence, Passes, float]] = []
+    made: list[Timed] = []
     compared: list[Float64Array] = []
     skipped: dict[str, str] = {}
     others = references if len(references) >= LEAST_MODELS else ()
@@ -87,34 +104,25 @@ def audit(
         if not others and not test.among_findings:
             skipped[name] = NEEDS_MODELS
             continue
-        started, before = time.perf_counter(), replace(subject.victim.passes)
         try:
-            evidence = test.make(subject, seed, progress)
+            made.append(timed(test, subject, seed, progress))
         except ModelError as error:
             skipped[name] = str(error)
             continue
-        seconds = time.perf_counter() - started
-        made.append((evidence, subject.victim.passes.since(before), seconds))
-        compared.append(
-            np.array(
-                [
-                    test.make(other, seed, _of_other(progress, i + 1, len(others))).scores
-                    for i, other in enumerate(others)
-                ]
-            )
-        )
+        turns = [_of_other(progress, i + 1, len(others)) for i in range(len(others))]
+        found = [test.make(o, seed, turn) for o, turn in zip(others, turns, strict=True)]
+        compared.append(np.array([evidence.scores for evidence in found]))
     if not made:
         raise ModelError(f"No test can be made on this model: {'; '.join(skipped.values())}")
 
     def judge(scores: Float64Array, clean: Float64Array) -> Null:
         return against_models(scores, clean, seed) if others else against_findings(scores, seed)
 
-    alone = [judge(each[0].scores, clean) for each, clean in zip(made, compared, strict=True)]
-    every = np.concatenate([each[0].scores for each in made], axis=2)
+    scores = [each.evidence.scores for each in made]
+    alone = [judge(own, clean) for own, clean in zip(scores, compared, strict=True)]
+    every = np.concatenate(scores, axis=2)
     null = judge(every, np.concatenate(compared, axis=-1))
-    return Audit(
-        tuple(Made(e, n, p, s) for (e, p, s), n in zip(made, alone, strict=True)), skipped, null
-    )
+    return Audit(tuple(Made(*m, n) for m, n in zip(made, alone, strict=True)), skipped, null)
 
 
 def _of_other(progress: Progress, number: int, of: int) -> Progress:

@@ -28,7 +28,7 @@ from lucency.detect.models.subject import Subject
 from lucency.errors import ModelError
 from lucency.progress import Progress, silent
 from lucency.records import Float64Array
-from lucency.victims.head import find_head
+from lucency.victims.head import find_head, keep_features
 from lucency.victims.victim import frozen, normalise
 
 NAME = "feature decoupling"
@@ -137,12 +137,13 @@ def decoupled(
         torch.inference_mode(False),
         torch.enable_grad(),
     ):
-        features = _features(network, subject, subject.films).detach().float()
+        with torch.no_grad():
+            features = _features(network, subject, subject.films)
+        scale = features.std(dim=0).clamp(min=1e-6)
         mask = learn_mask(features, head, settings.mask_steps)
         for _ in range(settings.steps):
             films = torch.from_numpy(draw.permutation(len(features))[: settings.films])
             moved = _features(network, subject, generator(subject.films[films])) - features[films]
-            scale = features.std(dim=0).clamp(min=1e-6)
             stays, goes = moved / scale * mask, moved / scale * (1 - mask)
             loss = settings.keep * mse_loss(stays, torch.zeros_like(stays))
             loss = loss - goes.square().mean().sqrt()
@@ -157,14 +158,7 @@ def decoupled(
 
 
 def _features(network: nn.Module, subject: Subject, films: Tensor) -> Tensor:
-    """What enters the last layer, (n, D), with gradients."""
-    kept: list[Tensor] = []
-    head = find_head(network)
-    if head is None:
-        raise ModelError(f"{NAME} needs a last linear layer; leave it out.")
-    handle = head.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
-    try:
+    """What enters the last layer, (n, D), with gradients where they are enabled."""
+    with keep_features(network, detached=False) as kept:
         network(normalise(films, subject.victim.contract))
-    finally:
-        handle.remove()
-    return kept[-1].float()
+    return kept[-1]

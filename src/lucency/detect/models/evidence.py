@@ -54,10 +54,3 @@ def score(moved: Float64Array) -> Float64Array:
     """How far triggers move findings, in standard deviations of clean logits -> scores: logarithms,
     but for movements well below one standard deviation, which tell findings apart by nothing."""
     return np.asarray(np.log1p(np.maximum(moved, 0.0)))
-
-
-def put_on_all(
-    put: Callable[[Tensor, Tensor], Tensor], parameters: Tensor, films: Tensor
-) -> Tensor:
-    """A family's change with one row of parameters (1, …), on every film."""
-    return put(parameters.expand(len(films), *parameters.shape[1:]), films)

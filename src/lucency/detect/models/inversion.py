@@ -107,6 +107,11 @@ def invert(
     return Inverted(found, reached(subject, family, found, final))
 
 
+def put_on_all(family: Family, parameters: Tensor, films: Tensor) -> Tensor:
+    """The family's change with one row of parameters (1, …), on every film."""
+    return family.put(parameters.expand(len(films), *parameters.shape[1:]), films)
+
+
 def reached(subject: Subject, family: Family, parameters: Tensor, films: IntArray) -> Float64Array:
     """parameters (2 · K, …) on the films in the rows (F,) that suit each -> (2, K), as in
     `Inverted`."""
@@ -115,9 +120,9 @@ def reached(subject: Subject, family: Family, parameters: Tensor, films: IntArra
     for item in range(2 * k):
         direction, finding = divmod(item, k)
         rows = subject.suited(direction, finding, films)
-        own = parameters[item : item + 1].expand(len(rows), *parameters.shape[1:])
         with torch.inference_mode():
-            changed = family.put(own, subject.films[torch.from_numpy(rows)])
+            films_of = subject.films[torch.from_numpy(rows)]
+            changed = put_on_all(family, parameters[item : item + 1], films_of)
         moved[direction, finding] = subject.moved(changed, rows)[:, direction, finding].mean()
     return moved
 

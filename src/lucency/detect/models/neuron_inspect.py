@@ -18,8 +18,7 @@ from torch import Tensor
 
 from lucency.detect.models.evidence import Evidence
 from lucency.detect.models.subject import Subject
-from lucency.explain.batching import micro_batch
-from lucency.explain.gradients import pixel_gradients, with_gradients
+from lucency.explain.gradients import gradients
 from lucency.progress import Progress, silent
 from lucency.records import Float64Array
 
@@ -36,12 +35,10 @@ def explanation_statistics(subject: Subject, seed: int, progress: Progress = sil
     rows = np.random.default_rng([seed, 0x415]).permutation(len(subject.films))[:FILMS]
     films = subject.films[torch.from_numpy(np.sort(rows))]
     every = tuple(range(subject.n_findings))
-    parts = []
-    with with_gradients(subject.victim, NAME) as victim, progress(NAME, len(films)) as advance:
-        for part in torch.split(films, max(1, micro_batch(victim) // len(every))):
-            parts.append(pixel_gradients(victim, part, every)[0].abs())
-            advance(len(part))
-    scores = features(torch.cat(parts))
+    with progress(NAME, len(films)) as advance:
+        maps, _ = gradients(subject.victim, films, every, method=NAME)
+        advance(len(films))
+    scores = features(maps.abs())
     return Evidence(NAME, "gradients", FEATURES, np.stack([scores, scores]), None)
 
 

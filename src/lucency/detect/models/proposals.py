@@ -14,8 +14,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 
 from lucency.detect.models.stamps import BLACK, WHITE, Stamps, join
 from lucency.detect.models.subject import SIGNS, Subject
-from lucency.explain.batching import micro_batch
-from lucency.explain.gradients import pixel_gradients, with_gradients
+from lucency.explain.gradients import gradients
 from lucency.records import IntArray
 
 NAME = "proposing stamps"
@@ -48,11 +47,7 @@ def expected(subject: Subject, films: IntArray) -> Tensor:
     one pixel made black, and made white, to first order, mean over the films."""
     shown = subject.films[torch.from_numpy(np.sort(films))]
     every = tuple(range(subject.n_findings))
-    total = torch.zeros(2, len(every), *shown.shape[2:], device=shown.device)
-    with with_gradients(subject.victim, NAME) as victim:
-        for part in torch.split(shown, max(1, micro_batch(victim) // len(every))):
-            slope = pixel_gradients(victim, part, every)[0]
-            total[0] -= (slope * part).sum(dim=0)
-            total[1] += (slope * (1 - part)).sum(dim=0)
+    slope, _ = gradients(subject.victim, shown, every, method=NAME)
+    lift = torch.stack([-(slope * shown).mean(dim=0), (slope * (1 - shown)).mean(dim=0)])
     spread = torch.tensor(subject.spread, dtype=torch.float32, device=shown.device)
-    return total / len(shown) / spread[:, None, None]
+    return lift / spread[:, None, None]

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from lucency.detect.models.evidence import Evidence, Recovered, put_on_all, score
-from lucency.detect.models.inversion import Search, invert
+from lucency.detect.models.evidence import Evidence, Recovered, score
+from lucency.detect.models.inversion import Search, invert, put_on_all
 from lucency.detect.models.patch_inversion import Patch
 from lucency.detect.models.stamp_scan import Scan, scan
 from lucency.detect.models.stamps import PATTERNS, Stamps
@@ -58,7 +58,7 @@ def small_patch(subject: Subject, seed: int, progress: Progress = silent) -> Evi
             return _stamp(found, direction, finding, columns[chosen])
         item = direction * subject.n_findings + finding
         y, x = (int(v) for v in family.corners[item])
-        put = partial(put_on_all, family.put, learned[chosen].parameters[[item]])
+        put = partial(put_on_all, family, learned[chosen].parameters[[item]])
         box = Box(x=x, y=y, width=LEARNED, height=LEARNED)
         return Recovered(f"learned greys, {LEARNED} × {LEARNED} px", put, box)
 

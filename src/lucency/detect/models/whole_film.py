@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from lucency.detect.models.bending import Bending
-from lucency.detect.models.evidence import Evidence, Recovered, put_on_all, score
-from lucency.detect.models.inversion import Family, Search, invert
+from lucency.detect.models.evidence import Evidence, Recovered, score
+from lucency.detect.models.inversion import Family, Search, invert, put_on_all
 from lucency.detect.models.sampling import invert_by_sampling
 from lucency.detect.models.shading import Shading
 from lucency.detect.models.subject import Subject
@@ -35,7 +35,7 @@ def _whole(subject: Subject, family: Family, words: str, seed: int, progress: Pr
 
     def recovered(direction: int, finding: int, budget: int) -> Recovered:
         item = direction * subject.n_findings + finding
-        return Recovered(words, partial(put_on_all, family.put, found.parameters[[item]]), None)
+        return Recovered(words, partial(put_on_all, family, found.parameters[[item]]), None)
 
     needs = "gradients" if subject.victim.differentiable else "outputs"
     return Evidence(family.name, needs, (words,), score(found.moved)[..., None], recovered)
