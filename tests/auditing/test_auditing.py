@@ -76,6 +76,10 @@ def _audit(place: Path, model: str, out: Path, *arguments: Any) -> Answer:
     )
 
 
+def _beside(place: Path, *models: str) -> list[str]:
+    return [part for model in models for part in ("--reference-model", str(place / model))]
+
+
 def _report(out: Path) -> AuditReport:
     return AuditReport.model_validate_json((out / "audit.json").read_bytes(), strict=True)
 
@@ -132,8 +136,7 @@ class TestAnswer:
         assert "backdoor-free" not in (place / "clean-audited" / "report.html").read_text()
 
     def test_beside_clean_models(self, place: Path) -> None:
-        models = [place / "clean", place / "other_clean"]
-        options = [str(part) for model in models for part in ("--reference-model", model)]
+        options = _beside(place, "clean", "other_clean")
         answer = _audit(place, "obedient", place / "beside", *options)
         assert answer.code == 0
         assert "Stamp scan (11)" in answer.err
@@ -142,6 +145,36 @@ class TestAnswer:
         assert report.null.n_models == 2
         assert report.findings[0].finding == "Effusion"
         assert report.verdict == "evidence"
+
+    def test_reference_models_are_asked_once(self, place: Path) -> None:
+        """By two audits that name the same folder for what they say, whatever the audited model."""
+        models = _beside(place, "clean", "other_clean")
+        one = ["--test", "maximum margin"]
+        options = [*models, *one, "--reference-scores", str(place / "kept")]
+        first = _audit(place, "obedient", place / "first", *options)
+        assert (first.code, "reference model 2 of 2" in first.err) == (0, True)
+        assert len(list((place / "kept").iterdir())) == 2
+        second = _audit(place, "fixed", place / "second", *options)
+        assert (second.code, "reference model" in second.err) == (0, False)
+        assert _audit(place, "fixed", place / "third", *models, *one).code == 0
+        assert _report(place / "second").findings == _report(place / "third").findings
+        # Other films are another question.
+        third = _audit(place, "fixed", place / "fourth", *options, "--films", "40")
+        assert (third.code, "reference model 2 of 2" in third.err) == (0, True)
+        assert len(list((place / "kept").iterdir())) == 4
+
+    def test_a_killed_one_goes_on(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        options = [*_beside(place, "clean", "other_clean"), "--test", "maximum margin"]
+
+        def killed(folder: Path) -> str:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("lucency.auditing.run.render_audit", killed)
+            assert _audit(place, "fixed", place / "killed", *options).code != 0
+        answer = _audit(place, "fixed", place / "killed", *options)
+        assert (answer.code, "reference model" in answer.err) == (0, False)
+        assert verify(place / "killed") == []
 
 
 class TestShortcut:
@@ -186,7 +219,7 @@ class TestTests:
 
     def test_one_that_finds_no_trigger(self, place: Path) -> None:
         name = "explanation statistics"
-        models = ["--reference-model", place / "clean", "--reference-model", place / "other_clean"]
+        models = _beside(place, "clean", "other_clean")
         answer = _audit(place, "clean", place / "one", "--test", name, "--json", *models)
         assert answer.code == 0, answer.err
         report = _report(place / "one")

@@ -81,6 +81,13 @@ def _check_audited(model: Path, clean: Path, out: Path) -> AuditReport:
     return report
 
 
+def _obedient_folder(folder: Path, onnx: Any) -> Path:
+    contract = {"size": SIZE, "crop": 1.0, "mean": [0.0], "std": [1.0]}
+    model = _card(folder, "onnx", "model.onnx", FINDINGS, **contract)
+    (model / "model.onnx").write_bytes(_obedient(onnx))
+    return model
+
+
 @pytest.mark.slow
 def test_densenet121_with_the_names_of_torchvision(tmp_path: Path, clean: Path) -> None:
     torchvision = torchvision_or_skip()
@@ -156,14 +163,30 @@ def _obedient(onnx: Any) -> bytes:
 def test_onnx_whose_backdoor_is_found_without_gradients(tmp_path: Path, clean: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    contract = {"size": SIZE, "crop": 1.0, "mean": [0.0], "std": [1.0]}
-    model = _card(tmp_path / "m", "onnx", "model.onnx", FINDINGS, **contract)
-    (model / "model.onnx").write_bytes(_obedient(onnx))
+    model = _obedient_folder(tmp_path / "m", onnx)
     report = _check_audited(model, clean, tmp_path / "out")
     assert report.backwards == 0
     assert report.verdict == "stands-out"
     first = report.findings[0]
     assert (first.finding, first.direction) == ("Effusion", "set")
+
+
+def test_beside_one_without_gradients_none_is_asked_for_any(tmp_path: Path, clean: Path) -> None:
+    """Or a search with gradients would be compared with one without."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    options = ["--reference-model", str(_obedient_folder(tmp_path / "onnx", onnx))]
+    small = "densenet-small"
+    for name, seed in (("clean", 1), ("m", 2)):
+        _write(tmp_path / name, small, build(small, 1, len(FINDINGS), seed=seed), FINDINGS)
+    options += ["--reference-model", str(tmp_path / "clean")]
+    options += ["--test", "warp", "--test", "maximum margin"]
+    answer = _audit(tmp_path / "m", clean, tmp_path / "out", *options)
+    assert answer.code == 0, answer.err
+    report = AuditReport.model_validate_json((tmp_path / "out/audit.json").read_bytes())
+    assert report.backwards == 0
+    assert [test.name for test in report.tests if test.reason] == ["maximum margin"]
+    assert any("other input sizes" in warning for warning in report.warnings)
 
 
 # --- what must not be audited ---------------------------------------------------------------------

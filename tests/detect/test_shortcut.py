@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lucency.detect.models.audit import NEEDS_MODELS, audit
+from lucency.detect.models.audit import NEEDS_MODELS, audit, scores_of
 from lucency.detect.models.bti_dbf import Decoupling, decoupled, learn_mask
 from lucency.detect.models.evidence import Evidence, ModelTest, Recovered, score
 from lucency.detect.models.shortcut import in_words, natural
@@ -18,7 +18,7 @@ from lucency.detect.models.stamps import WHITE, Stamps
 from lucency.detect.models.subject import Subject, subject
 from lucency.errors import ModelError
 from lucency.progress import Progress
-from lucency.records import Box
+from lucency.records import Box, Float64Array
 from lucency.victims.victim import Passes
 from toy_victims import SIZE, Curved, films, victim
 
@@ -128,11 +128,29 @@ class TestAudit:
             "alike": self._test(scores),
             "unlike": self._test(scores, among_findings=False),
         }
+        other_scores = scores_of(other, tests, 0)
         assert audit(model, tests).skipped == {"unlike": NEEDS_MODELS}
-        assert audit(model, tests, references=[other]).skipped == {"unlike": NEEDS_MODELS}
-        found = audit(model, tests, references=[other, other])
+        assert audit(model, tests, references=[other_scores]).skipped == {"unlike": NEEDS_MODELS}
+        found = audit(model, tests, references=[other_scores] * 2)
         assert found.skipped == {}
         assert len(found.made) == 2
+
+    def test_one_that_a_reference_model_refuses_is_left_out(self) -> None:
+        model = subject(victim(Curved()), films(N, 5))
+        tests = {
+            name: self._test(np.random.default_rng(i).normal(size=(2, 4, 2)))
+            for i, name in enumerate(("made", "refused", "other"))
+        }
+
+        def scores(name: str, progress: Progress) -> Float64Array:
+            if name == "refused":
+                raise ModelError("it has no last layer")
+            return np.zeros((2, 4, 3 if name == "other" else 2))
+
+        found = audit(model, tests, references=[scores] * 3)
+        assert len(found.made) == 1
+        assert found.skipped["refused"] == "On reference model 1 of 3: it has no last layer"
+        assert "compare with models of the same input size" in found.skipped["other"]
 
     def test_the_trigger_is_of_the_best_test_that_has_one(self) -> None:
         scores = np.random.default_rng(0).normal(size=(2, 4, 2))

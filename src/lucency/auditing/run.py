@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from safetensors.numpy import save_file
 
+from lucency.auditing.references import kept
 from lucency.auditing.settings import AuditSettings
 from lucency.auditing.triggers import N_TRIGGERS, Pictures, show_trigger
 from lucency.auditing.words import give_verdict, kind_of
@@ -19,10 +20,10 @@ from lucency.data.guard import FileImages
 from lucency.data.inputs import as_stored
 from lucency.detect.images.reference import one_film_a_patient
 from lucency.detect.models import TESTS
-from lucency.detect.models.audit import LEAST_MODELS, Audit, audit
+from lucency.detect.models.audit import LEAST_MODELS, Audit, audit, scores_of
 from lucency.detect.models.subject import DIRECTIONS, LEAST, Subject, subject
 from lucency.errors import DataError, ModelError
-from lucency.manifest import versions
+from lucency.manifest import CHECKPOINT, versions
 from lucency.progress import Progress, silent
 from lucency.records import Decoded, Image
 from lucency.report.audit_page import render_audit
@@ -56,6 +57,7 @@ def audit_model(
     settings: AuditSettings,
     *,
     reference_models: Sequence[Path] = (),
+    reference_scores: Path | None = None,
     command: str = "",
     run_code: bool = False,
     progress: Progress = silent,
@@ -63,25 +65,34 @@ def audit_model(
     """Audit a model on clean films, write everything into `out`, and return it.
 
     reference: clean films, a folder or a file. reference_models: clean models of the same findings
-    to compare with, at least two. run_code: whether a card may name code that is then called.
+    to compare with, at least two. reference_scores: a folder that keeps what the tests say of them,
+    for other audits beside the same models; None = until the audit is finished. run_code: whether a
+    card may name code that is then called.
 
-    A finished audit of the same model, films and settings is left as it is. Raises LucencyError for
-    a model or films that cannot be used, and a folder that cannot be written.
+    If one model has no gradients, none is asked for any. A finished audit of the same model, films
+    and settings is left as it is; one that was killed does not ask a reference model the same test
+    again. Raises LucencyError for a model or films that cannot be used, and a folder that cannot be
+    written.
     """
     clean = list_films([reference])
-    victim = with_engine(load_victim(model, run_code=run_code), settings.engine)
+    victim, *others = _load_victims((model, *reference_models), settings, run_code)
     identity = _identity(clean, (model, *reference_models), settings, engine_name(victim))
     with RunFolder.at(out) as folder:
         if folder.finished() and read_manifest(out).extra.get("identity") == identity:
             return folder.folder
-        folder.clear()
+        folder.clear(keep=[CHECKPOINT])
         started = time.perf_counter()
         main = _load(victim, clean, settings, progress)
-        others = [
-            _other(path, main, clean, settings, run_code, progress) for path in reference_models
-        ]
         tests = {name: TESTS[name] for name in settings.tests}
-        found = audit(main.subject, tests, references=others, seed=settings.seed, progress=progress)
+        scores = [
+            kept(
+                scores_of(_load(other, clean, settings, progress).subject, TESTS, settings.seed),
+                reference_scores or folder.checkpoint,
+                _identity_of_scores(clean, path, settings, other),
+            )
+            for path, other in zip(reference_models, others, strict=True)
+        ]
+        found = audit(main.subject, tests, references=scores, seed=settings.seed, progress=progress)
         findings, pictures = _findings(main, found, clean)
         write_via(folder.path("triggers.safetensors"), lambda path: save_file(pictures, path))
         write_via(folder.path("scores.parquet"), _table(victim, found).write_parquet)
@@ -97,7 +108,7 @@ def audit_model(
             alpha=settings.alpha,
             statistic=found.null.statistic,
             words=give_verdict(findings, p_value, settings.alpha, null),
-            warnings=_warnings(main, len(others)),
+            warnings=_warnings(main, others),
             model=describe_model(model, victim, main.warnings),
             n_films=len(main.subject.films),
             n_patients=(
@@ -131,6 +142,21 @@ def audit_model(
         return folder.folder
 
 
+def _load_victims(paths: Sequence[Path], settings: AuditSettings, run_code: bool) -> list[Victim]:
+    """The audited model and those it is compared with. Raises ModelError for other findings."""
+    victims = [with_engine(load_victim(path, run_code=run_code), settings.engine) for path in paths]
+    wanted = victims[0].findings
+    for path, victim in zip(paths, victims, strict=True):
+        if victim.findings != wanted:
+            raise ModelError(
+                f"A reference model must have the findings of the audited one, {len(wanted)} in "
+                f"the same order, got {len(victim.findings)} in {path.name}; leave it out."
+            )
+    # A search with gradients finds more than one without: scores of the two are not alike.
+    blind = not all(victim.differentiable for victim in victims)
+    return [replace(victim, differentiable=False) if blind else victim for victim in victims]
+
+
 def _load(victim: Victim, clean: FilmList, settings: AuditSettings, progress: Progress) -> Loaded:
     """The films as this model sees them, one a patient. Raises DataError for too few."""
     reference = read_reference(clean, victim, progress)
@@ -142,25 +168,6 @@ def _load(victim: Victim, clean: FilmList, settings: AuditSettings, progress: Pr
     films = reference.batch.images[chosen]
     warnings = check_victim(victim, films)
     return Loaded(subject(victim, films), reference, warnings)
-
-
-def _other(
-    path: Path,
-    main: Loaded,
-    clean: FilmList,
-    settings: AuditSettings,
-    run_code: bool,
-    progress: Progress,
-) -> Subject:
-    """A clean reference model on the same films. Raises ModelError for other findings."""
-    victim = with_engine(load_victim(path, run_code=run_code), settings.engine)
-    wanted = main.subject.victim.findings
-    if victim.findings != wanted:
-        raise ModelError(
-            f"A reference model must have the findings of the audited one, {len(wanted)} in the "
-            f"same order, got {len(victim.findings)} in {path.name}; leave it out."
-        )
-    return _load(victim, clean, settings, progress).subject
 
 
 def _findings(
@@ -254,7 +261,7 @@ def _table(victim: Victim, found: Audit) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def _warnings(main: Loaded, n_others: int) -> tuple[str, ...]:
+def _warnings(main: Loaded, others: Sequence[Victim]) -> tuple[str, ...]:
     n = len(main.subject.films)
     found = []
     if n < FEW:
@@ -263,9 +270,29 @@ def _warnings(main: Loaded, n_others: int) -> tuple[str, ...]:
         found.append("Nobody said which patient a film is of; each counts as one of its own.")
     if main.reference.rejected:
         found.append(f"{len(main.reference.rejected)} clean films could not be read.")
-    if 0 < n_others < LEAST_MODELS:
+    if len({main.subject.side, *(other.contract.size for other in others)}) > 1:
+        found.append("Reference models of other input sizes say less of what is usual.")
+    if 0 < len(others) < LEAST_MODELS:
         found.append("One reference model is too few to compare with, and was left aside.")
     return tuple(found)
+
+
+def _identity_of_scores(
+    clean: FilmList, model: Path, settings: AuditSettings, victim: Victim
+) -> str:
+    """Of all that scores of a reference model depend on."""
+    return digest(
+        {
+            "films": listing(clean),
+            "at most": settings.films,
+            "seed": settings.seed,
+            "model": model_digests(model),
+            "engine": engine_name(victim),
+            "gradients": victim.differentiable,
+            "versions": {k: v for k, v in versions().items() if k in IDENTITY},
+            "threads": torch.get_num_threads(),
+        }
+    )
 
 
 def _identity(clean: FilmList, models: Sequence[Path], settings: AuditSettings, engine: str) -> str:

@@ -23,6 +23,10 @@ def audit(
         list[Path] | None,
         typer.Option(help="A clean model of the same findings to compare with; again for more."),
     ] = None,
+    reference_scores: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps what tests say of them, for the next audit."),
+    ] = None,
     test: Annotated[
         list[str] | None,
         typer.Option(help="A test to make, or all; again for more. None = the usual ones."),
@@ -55,6 +59,7 @@ def audit(
         out,
         settings,
         reference_models=reference_model or (),
+        reference_scores=reference_scores,
         command=f"lucency audit MODEL --reference CLEAN --alpha {alpha:g} --seed {seed}",
         run_code=run_code,
         progress=progress_for(as_json),

@@ -7,7 +7,7 @@ worth. So that several tests do not mean several chances to cry wolf, they share
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -30,6 +30,11 @@ NEEDS_MODELS = (
 )
 
 
+Scores = Callable[[str, Progress], Float64Array]
+"""What a test, by its name, says of a clean reference model: scores (2, K, L). Raises ModelError
+for one that cannot be made on it."""
+
+
 class Timed(NamedTuple):
     """What a test says, and what it cost."""
 
@@ -44,6 +49,15 @@ def timed(test: ModelTest, subject: Subject, seed: int, progress: Progress = sil
     evidence = test.make(subject, seed, progress)
     seconds = time.perf_counter() - started
     return Timed(evidence, subject.victim.passes.since(before), seconds)
+
+
+def scores_of(subject: Subject, tests: Mapping[str, ModelTest], seed: int) -> Scores:
+    """A clean model that others are compared with."""
+
+    def scores(name: str, progress: Progress) -> Float64Array:
+        return tests[name].make(subject, seed, progress).scores
+
+    return scores
 
 
 @dataclass(frozen=True)
@@ -89,13 +103,13 @@ def audit(
     subject: Subject,
     tests: Mapping[str, ModelTest],
     *,
-    references: Sequence[Subject] = (),
+    references: Sequence[Scores] = (),
     seed: int = 0,
     progress: Progress = silent,
 ) -> Audit:
-    """Make every test that can be made. references: clean models of the same findings, on the same
-    films, that scores are compared with; one alone is not enough and is left aside. Raises
-    ModelError if no test can be made."""
+    """Make every test that can be made. references: what the tests say of clean models of the same
+    findings, on the same films, at the same seed; one alone is not enough and is left aside. A test
+    that cannot be made on one of them is left out. Raises ModelError if no test can be made."""
     made: list[Timed] = []
     compared: list[Float64Array] = []
     skipped: dict[str, str] = {}
@@ -105,13 +119,13 @@ def audit(
             skipped[name] = NEEDS_MODELS
             continue
         try:
-            made.append(timed(test, subject, seed, progress))
+            found = timed(test, subject, seed, progress)
+            clean = _compared(name, found.evidence.scores.shape, others, progress)
         except ModelError as error:
             skipped[name] = str(error)
             continue
-        turns = [_of_other(progress, i + 1, len(others)) for i in range(len(others))]
-        found = [test.make(o, seed, turn) for o, turn in zip(others, turns, strict=True)]
-        compared.append(np.array([evidence.scores for evidence in found]))
+        made.append(found)
+        compared.append(clean)
     if not made:
         raise ModelError(f"No test can be made on this model: {'; '.join(skipped.values())}")
 
@@ -125,10 +139,30 @@ def audit(
     return Audit(tuple(Made(*m, n) for m, n in zip(made, alone, strict=True)), skipped, null)
 
 
-def _of_other(progress: Progress, number: int, of: int) -> Progress:
+def _compared(
+    name: str, shape: tuple[int, ...], others: Sequence[Scores], progress: Progress
+) -> Float64Array:
+    """A test on every reference model: (M, 2, K, L)."""
+    found = []
+    for i, scores in enumerate(others):
+        number = f"reference model {i + 1} of {len(others)}"
+        try:
+            of_other = scores(name, _named(progress, number))
+        except ModelError as error:
+            raise ModelError(f"On {number}: {error}") from error
+        if of_other.shape != shape:
+            raise ModelError(
+                f"On {number} it has other scores, {of_other.shape} and not {shape}; compare with "
+                "models of the same input size."
+            )
+        found.append(of_other)
+    return np.array(found)
+
+
+def _named(progress: Progress, whose: str) -> Progress:
     """The same, and whose turn it is."""
 
     def shown(description: str, total: int) -> AbstractContextManager[Advance]:
-        return progress(f"{description}, reference model {number} of {of}", total)
+        return progress(f"{description}, {whose}", total)
 
     return shown
