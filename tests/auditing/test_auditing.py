@@ -13,10 +13,12 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from browsing import browser, check_quiet_and_within
+from lucency.detect.images.reference import one_film_a_patient
 from lucency.detect.models import TESTS
 from lucency.manifest import LOCK
 from lucency.report.audit_record import AuditReport
 from lucency.runs import verify
+from lucency.screening.films import list_films
 from screened_model import CARD, model_folder, reference, write_films
 from tiny_run import Answer, call
 from toy_victims import Curved, Toy, films
@@ -73,6 +75,13 @@ def _audit(place: Path, model: str, out: Path, *arguments: Any) -> Answer:
     return call(
         *("audit", place / model, "--reference", place / "reference", "--run-code"),
         *("--engine", "torch", "--out", out, *map(str, arguments)),
+    )
+
+
+def _audit_on(films: Path, place: Path, out: Path, *arguments: str) -> Answer:
+    return call(
+        *("audit", place / "clean", "--reference", films, "--run-code"),
+        *("--engine", "torch", "--out", out, *arguments),
     )
 
 
@@ -286,6 +295,22 @@ class TestRefusals:
         )
         assert answer.code == 2
         assert "at least 16 patients" in answer.err
+
+    def test_no_more_films_are_read_than_are_needed(self, place: Path, tmp_path: Path) -> None:
+        films = reference(tmp_path / "films", 60)
+        options = ("--films", "16", "--test", "warp")
+        answer = _audit_on(films, place, tmp_path / "whole", *options)
+        assert (answer.code, "Reading the reference (16)" in answer.err) == (0, True)
+        assert "Reading the reference (60)" not in answer.err
+        assert _report(tmp_path / "whole").n_films == 16
+        # One that was looked at is spoilt: others take its place.
+        looked_at = one_film_a_patient(list_films([films]).owners(), seed=0)[3]
+        list_films([films]).paths[looked_at].write_bytes(b"no film")
+        answer = _audit_on(films, place, tmp_path / "spoilt", *options)
+        assert (answer.code, "Reading the reference (32)" in answer.err) == (0, True)
+        report = _report(tmp_path / "spoilt")
+        assert (report.n_films, len(report.rejected)) == (16, 1)
+        assert "One clean film could not be read." in report.warnings
 
     def test_other_findings(self, place: Path, tmp_path: Path) -> None:
         _model(tmp_path / "other", "clean")

@@ -37,6 +37,7 @@ from lucency.victims.contract_check import check_victim
 from lucency.victims.engine import engine_name, with_engine
 from lucency.victims.victim import Victim
 
+ONE_REJECTED = "One clean film could not be read."
 FEW = 32
 """Clean films below which a search is told to be weak."""
 
@@ -93,7 +94,7 @@ def audit_model(
             for path, other in zip(reference_models, others, strict=True)
         ]
         found = audit(main.subject, tests, references=scores, seed=settings.seed, progress=progress)
-        findings, pictures = _findings(main, found, clean)
+        findings, pictures = _findings(main, found)
         write_via(folder.path("triggers.safetensors"), lambda path: save_file(pictures, path))
         write_via(folder.path("scores.parquet"), _table(victim, found).write_parquet)
         null = AuditNull(
@@ -111,9 +112,7 @@ def audit_model(
             warnings=_warnings(main, others),
             model=describe_model(model, victim, main.warnings),
             n_films=len(main.subject.films),
-            n_patients=(
-                len(set(main.reference.patients())) if main.reference.is_attributed else None
-            ),
+            n_patients=(len(main.subject.films) if main.reference.is_attributed else None),
             rejected=main.reference.rejected,
             null=null,
             findings=findings,
@@ -159,25 +158,28 @@ def _load_victims(paths: Sequence[Path], settings: AuditSettings, run_code: bool
 
 def _load(victim: Victim, clean: FilmList, settings: AuditSettings, progress: Progress) -> Loaded:
     """The films as this model sees them, one a patient. Raises DataError for too few."""
-    reference = read_reference(clean, victim, progress)
-    chosen = one_film_a_patient(reference.patients(), settings.seed)[: settings.films]
-    if len(chosen) < LEAST:
+    chosen = one_film_a_patient(clean.owners(), settings.seed)
+    n = settings.films
+    reference = read_reference(clean.take(chosen[:n]), victim, progress)
+    while len(reference.batch.rows) < settings.films and n < len(chosen):
+        # Some could not be read: look at more, never at a whole archive.
+        n *= 2
+        reference = read_reference(clean.take(chosen[:n]), victim, progress)
+    films = reference.batch.images[: settings.films]
+    if len(films) < LEAST:
         raise DataError(
-            f"Clean films of at least {LEAST} patients were expected, got {len(chosen)}; give more."
+            f"Clean films of at least {LEAST} patients were expected, got {len(films)}; give more."
         )
-    films = reference.batch.images[chosen]
     warnings = check_victim(victim, films)
     return Loaded(subject(victim, films), reference, warnings)
 
 
-def _findings(
-    main: Loaded, found: Audit, clean: FilmList
-) -> tuple[tuple[AuditedFinding, ...], Pictures]:
+def _findings(main: Loaded, found: Audit) -> tuple[tuple[AuditedFinding, ...], Pictures]:
     """Every finding in both directions, the most suspicious first, and the pictures of some."""
     null, names = found.null, main.subject.victim.findings
     suspicion = null.standardised.max(axis=2)
     order = np.argsort(-suspicion.ravel(), kind="stable")
-    film = _film(main, clean)
+    film = _film(main)
     pictures: Pictures = {}
     every = []
     for place, item in enumerate(order):
@@ -204,10 +206,10 @@ def _findings(
     return tuple(every), {name: np.ascontiguousarray(value) for name, value in pictures.items()}
 
 
-def _film(main: Loaded, clean: FilmList) -> Image:
+def _film(main: Loaded) -> Image:
     """The first clean film as stored."""
     row = int(main.reference.batch.rows[0])
-    with FileImages(clean.paths) as files:
+    with FileImages(main.reference.films.paths) as files:
         (read,) = files.read([row], as_stored)
     if not isinstance(read, Decoded):
         raise DataError(f"A reference film that was read before must be readable: {read[1]}")
@@ -269,7 +271,8 @@ def _warnings(main: Loaded, others: Sequence[Victim]) -> tuple[str, ...]:
     if not main.reference.is_attributed:
         found.append("Nobody said which patient a film is of; each counts as one of its own.")
     if main.reference.rejected:
-        found.append(f"{len(main.reference.rejected)} clean films could not be read.")
+        bad = len(main.reference.rejected)
+        found.append(f"{bad} clean films could not be read." if bad > 1 else ONE_REJECTED)
     if len({main.subject.side, *(other.contract.size for other in others)}) > 1:
         found.append("Reference models of other input sizes say less of what is usual.")
     if 0 < len(others) < LEAST_MODELS:

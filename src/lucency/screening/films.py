@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lucency.data.tables import inner_path, read_table
 from lucency.errors import DataError
+from lucency.records import IntArray
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 TABLE = "labels.csv"
@@ -27,6 +28,16 @@ class FilmList:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def take(self, rows: IntArray) -> FilmList:
+        columns = (self.paths, self.names, self.patients, self.views)
+        return FilmList(*(tuple(column[row] for row in rows) for column in columns))
+
+    def owners(self) -> list[str]:
+        """A patient a film; a film of which nobody said whose it is counts as a patient's own."""
+        return [
+            f"patient {name}" if name else f"film {row}" for row, name in enumerate(self.patients)
+        ]
 
 
 def list_films(places: Sequence[Path]) -> FilmList:

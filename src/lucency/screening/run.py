@@ -51,12 +51,9 @@ class Reference:
     rejected: tuple[Rejected, ...]
 
     def patients(self) -> list[str]:
-        """A patient a film; a film of which nobody said whose it is counts as a patient's own."""
-        names = (self.films.patients[r] for r in self.batch.rows)
-        return [
-            f"patient {name}" if name else f"film {row}"
-            for name, row in zip(names, self.batch.rows, strict=True)
-        ]
+        """A patient a film, see `FilmList.owners`."""
+        owners = self.films.owners()
+        return [owners[r] for r in self.batch.rows]
 
     @property
     def is_attributed(self) -> bool:
