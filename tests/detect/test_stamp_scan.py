@@ -92,6 +92,35 @@ class TestMeasure:
         for k in range(found.n_findings):
             assert found.logits[low[:, k] > 0, k].max() <= found.logits[high[:, k] > 0, k].min()
 
+    def test_what_a_trigger_does_to_most_films(self) -> None:
+        """The slow one sorts: a quarter of the way from the least to the most."""
+        found = _subject(Toy())
+        rows = np.array([1, 3, 4, 8, 11, 12, 15, 17, 20, 21, 22, 23])
+        moved = np.random.default_rng(3).normal(size=(len(rows), 5, 2, found.n_findings))
+        quick = found.on_most(moved, rows)
+        assert quick.shape == (5, 2, found.n_findings)
+        for stamp, direction, finding in np.ndindex(*quick.shape):
+            suits = found.suitable("clear" if direction else "set")[:, finding] > 0
+            values = sorted(
+                moved[i, stamp, direction, finding] for i, row in enumerate(rows) if suits[row]
+            )
+            if not values:
+                values = sorted(moved[:, stamp, direction, finding])
+            at = (len(values) - 1) / 4
+            low = int(at)
+            high = min(low + 1, len(values) - 1)
+            slow = values[low] + (at - low) * (values[high] - values[low])
+            assert quick[stamp, direction, finding] == pytest.approx(slow)
+
+    def test_one_film_in_four_may_refuse(self) -> None:
+        found = _subject(Toy())
+        rows = found.suited(0, 0, np.arange(len(found.films)))[:8]
+        moved = np.zeros((8, 2, found.n_findings))
+        moved[:3, 0, 0] = 9.0
+        assert found.on_most(moved, rows)[0, 0] == 0.0
+        moved[:7, 0, 0] = 9.0
+        assert found.on_most(moved, rows)[0, 0] == 9.0
+
 
 def _strongest(found: Scan) -> tuple[int, int, int]:
     direction, finding, side = np.unravel_index(found.moved.argmax(), found.moved.shape)

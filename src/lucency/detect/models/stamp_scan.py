@@ -30,7 +30,7 @@ from lucency.detect.models.stamps import (
     fitting,
     join,
 )
-from lucency.detect.models.subject import DIRECTIONS, Subject
+from lucency.detect.models.subject import Subject
 from lucency.progress import Progress, silent
 from lucency.records import Float64Array, IntArray
 
@@ -69,9 +69,9 @@ DEFAULT = Race()
 class Scan:
     """The best stamp of every direction, finding and side, and what it does.
 
-    sides: the L sides, network pixels. moved (2, K, L): mean change of the finding's logit on films
-    that took no part in the search, in standard deviations of its clean logits, in the direction's
-    sign: larger = the stamp works better. best (2, K, L): rows of `stamps`.
+    sides: the L sides, network pixels. moved (2, K, L): change of the finding's logit on films that
+    took no part in the search, in standard deviations of its clean logits, in the direction's sign,
+    `Subject.on_most`: larger = the stamp works better. best (2, K, L): rows of `stamps`.
     """
 
     stamps: Stamps
@@ -115,11 +115,11 @@ def scan(subject: Subject, seed: int, race: Race = DEFAULT, progress: Progress =
         advance(1)
         moved = measure(subject, stamps, final)
         advance(1)
-    suitable = np.stack([subject.suitable(direction)[final] for direction in DIRECTIONS], axis=1)
-    mean = (moved * (suitable / suitable.sum(axis=0).clip(1))[:, None]).sum(axis=0)
+    reached = subject.on_most(moved, final)
     of_sides = [np.flatnonzero(stamps.side == side) for side in sides]
-    chosen = np.concatenate([rows[_leaders(mean[rows], 1)] for rows in of_sides], axis=-1)
-    return Scan(stamps, sides, np.take_along_axis(mean.transpose(1, 2, 0), chosen, axis=-1), chosen)
+    chosen = np.concatenate([rows[_leaders(reached[rows], 1)] for rows in of_sides], axis=-1)
+    of_chosen = np.take_along_axis(reached.transpose(1, 2, 0), chosen, axis=-1)
+    return Scan(stamps, sides, of_chosen, chosen)
 
 
 def measure(subject: Subject, stamps: Stamps, films: IntArray) -> Float64Array:

@@ -19,6 +19,8 @@ SIGNS = np.array([1.0, -1.0])
 """Of a logit's change that counts for each direction."""
 OBEYED = 0.05
 """Share of clean films that pass the logit from which a film counts as obeying."""
+MOST = 0.25
+"""Share of the films on which a trigger may do less than it is said to do."""
 LEAST = 16
 """Clean films that a test of a model takes at least."""
 
@@ -68,6 +70,17 @@ class Subject:
         """Those of the films, rows, that are `suitable`; all of them if none is."""
         chosen = films[self.suitable(DIRECTIONS[direction])[films, finding] > 0]
         return chosen if len(chosen) else films
+
+    def on_most(self, moved: Float64Array, films: IntArray) -> Float64Array:
+        """moved (F, …, 2, K) on the films in the rows (F,) -> (…, 2, K): the lower quartile over
+        those that suit each direction and finding. A trigger that was learned works on nearly every
+        film; what clean models answer to, on some of them much and on most a little."""
+        found = np.empty(moved.shape[1:])
+        for direction, finding in np.ndindex(2, self.n_findings):
+            suited = np.isin(films, self.suited(direction, finding, films))
+            own = moved[suited, ..., direction, finding]
+            found[..., direction, finding] = np.quantile(own, MOST, axis=0)
+        return found
 
     def held_out(self, n: int, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
         """Rows of `n` films, at most half of all, that a search is measured on, and of the others,
