@@ -28,6 +28,9 @@ KEPT = "audits"
 MEASURING = ("detect/models/", "explain/", "victims/")
 """The code that the outcome of a test depends on, and a little more."""
 N_FILMS = 64
+COMPARED = Cleanse(steps=100, films=16)
+"""Neural Cleanse with a tenth of its published steps and half of its films, or a pool takes days;
+with all of them it needs the more passes."""
 
 
 class MadeTest(Record):

@@ -12,7 +12,15 @@ import polars as pl
 import torch
 
 from lucency.bench.audit_judging import LIFTS, TAKES, judged
-from lucency.bench.audit_measuring import KEPT, N_FILMS, Cleansed, Measured, Task, carry_out
+from lucency.bench.audit_measuring import (
+    COMPARED,
+    KEPT,
+    N_FILMS,
+    Cleansed,
+    Measured,
+    Task,
+    carry_out,
+)
 from lucency.bench.audit_tables import (
     ALONE,
     ALPHA,
@@ -30,7 +38,6 @@ from lucency.bench.cohorts import named
 from lucency.bench.machine import describe_machine
 from lucency.bench.record import Benchmark
 from lucency.detect.models import DEFAULT
-from lucency.detect.models.neural_cleanse import Cleanse
 from lucency.errors import ConfigError
 from lucency.manifest import read_json
 from lucency.progress import Progress, silent
@@ -40,9 +47,6 @@ from lucency.zoo.record import ZooReport
 
 NAME = "audit"
 PEER = "Neural Cleanse, one finding and direction after another, on the same models and films"
-COMPARED = Cleanse(steps=100, films=16)
-"""Neural Cleanse with a tenth of its published steps and half of its films, or a pool takes days;
-it needs the more passes with all of them."""
 
 
 def bench_audit(

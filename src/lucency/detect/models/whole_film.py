@@ -13,7 +13,7 @@ from lucency.detect.models.subject import Subject
 from lucency.progress import Progress, silent
 
 SHADING, WARP = "shading", "warp"
-SEARCH = Search(steps=15)
+SEARCH = Search(steps=10)
 
 
 def shading(subject: Subject, seed: int, progress: Progress = silent) -> Evidence:
