@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
@@ -37,10 +38,33 @@ def clean() -> nn.Module:
     return Curved()
 
 
-def other_clean() -> nn.Module:
+def _clean(seed: int) -> nn.Module:
+    """Another clean one."""
     network = Curved()
-    network.head.weight.data = network.head.weight.data.flip(0)
+    draw = torch.Generator().manual_seed(seed)
+    weight = network.head.weight.data
+    noise = 0.3 * weight.std() * torch.randn(weight.shape, generator=draw)
+    network.head.weight.data = weight + noise
     return network
+
+
+def clean_1() -> nn.Module:
+    return _clean(1)
+
+
+def clean_2() -> nn.Module:
+    return _clean(2)
+
+
+def clean_3() -> nn.Module:
+    return _clean(3)
+
+
+def clean_4() -> nn.Module:
+    return _clean(4)
+
+
+CLEAN = ("clean", "clean_1", "clean_2", "clean_3", "clean_4")
 
 
 class _Marked(Toy):
@@ -65,7 +89,7 @@ def _model(folder: Path, factory: str) -> Path:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audit")
     model_folder(folder / "obedient")
-    for factory in ("fixed", "clean", "other_clean"):
+    for factory in ("fixed", *CLEAN):
         _model(folder / factory, factory)
     reference(folder / "reference", 48)
     return folder
@@ -145,35 +169,42 @@ class TestAnswer:
         assert "backdoor-free" not in (place / "clean-audited" / "report.html").read_text()
 
     def test_beside_clean_models(self, place: Path) -> None:
-        options = _beside(place, "clean", "other_clean")
+        options = [*_beside(place, *CLEAN), "--test", "small patch"]
         answer = _audit(place, "obedient", place / "beside", *options)
         assert answer.code == 0
         assert "Stamp scan (11)" in answer.err
-        assert "Stamp scan, reference model 2 of 2 (11)" in answer.err
+        assert "Stamp scan, reference model 5 of 5 (11)" in answer.err
         report = _report(place / "beside")
-        assert report.null.n_models == 2
+        assert report.null.n_models == 5
         assert report.findings[0].finding == "Effusion"
         assert report.verdict == "evidence"
 
+    def test_too_few_clean_models_are_left_aside(self, place: Path) -> None:
+        options = [*_beside(place, *CLEAN[:2]), "--test", "warp"]
+        assert _audit(place, "fixed", place / "few", *options).code == 0
+        report = _report(place / "few")
+        assert report.null.n_models == 0
+        assert any("2 of at least 3 reference models" in w for w in report.warnings)
+
     def test_reference_models_are_asked_once(self, place: Path) -> None:
         """By two audits that name the same folder for what they say, whatever the audited model."""
-        models = _beside(place, "clean", "other_clean")
+        models = _beside(place, *CLEAN[:3])
         one = ["--test", "maximum margin"]
         options = [*models, *one, "--reference-scores", str(place / "kept")]
         first = _audit(place, "obedient", place / "first", *options)
-        assert (first.code, "reference model 2 of 2" in first.err) == (0, True)
-        assert len(list((place / "kept").iterdir())) == 2
+        assert (first.code, "reference model 3 of 3" in first.err) == (0, True)
+        assert len(list((place / "kept").iterdir())) == 3
         second = _audit(place, "fixed", place / "second", *options)
         assert (second.code, "reference model" in second.err) == (0, False)
         assert _audit(place, "fixed", place / "third", *models, *one).code == 0
         assert _report(place / "second").findings == _report(place / "third").findings
         # Other films are another question.
         third = _audit(place, "fixed", place / "fourth", *options, "--films", "40")
-        assert (third.code, "reference model 2 of 2" in third.err) == (0, True)
-        assert len(list((place / "kept").iterdir())) == 4
+        assert (third.code, "reference model 3 of 3" in third.err) == (0, True)
+        assert len(list((place / "kept").iterdir())) == 6
 
     def test_a_killed_one_goes_on(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        options = [*_beside(place, "clean", "other_clean"), "--test", "maximum margin"]
+        options = [*_beside(place, *CLEAN[:3]), "--test", "maximum margin"]
 
         def killed(folder: Path) -> str:
             raise KeyboardInterrupt
@@ -228,7 +259,7 @@ class TestTests:
 
     def test_one_that_finds_no_trigger(self, place: Path) -> None:
         name = "explanation statistics"
-        models = _beside(place, "clean", "other_clean")
+        models = _beside(place, *CLEAN[:3])
         answer = _audit(place, "clean", place / "one", "--test", name, "--json", *models)
         assert answer.code == 0, answer.err
         report = _report(place / "one")

@@ -130,8 +130,10 @@ class TestAudit:
         }
         other_scores = scores_of(other, tests, 0)
         assert audit(model, tests).skipped == {"unlike": NEEDS_MODELS}
-        assert audit(model, tests, references=[other_scores]).skipped == {"unlike": NEEDS_MODELS}
-        found = audit(model, tests, references=[other_scores] * 2)
+        assert audit(model, tests, references=[other_scores] * 2).skipped == {
+            "unlike": NEEDS_MODELS
+        }
+        found = audit(model, tests, references=[other_scores] * 3)
         assert found.skipped == {}
         assert len(found.made) == 2
 

@@ -66,9 +66,9 @@ def audit_model(
     """Audit a model on clean films, write everything into `out`, and return it.
 
     reference: clean films, a folder or a file. reference_models: clean models of the same findings
-    to compare with, at least two. reference_scores: a folder that keeps what the tests say of them,
-    for other audits beside the same models; None = until the audit is finished. run_code: whether a
-    card may name code that is then called.
+    to compare with, at least three. reference_scores: a folder that keeps what the tests say of
+    them, for other audits beside the same models; None = until the audit is finished. run_code:
+    whether a card may name code that is then called.
 
     If one model has no gradients, none is asked for any. A finished audit of the same model, films
     and settings is left as it is; one that was killed does not ask a reference model the same test
@@ -276,7 +276,10 @@ def _warnings(main: Loaded, others: Sequence[Victim]) -> tuple[str, ...]:
     if len({main.subject.side, *(other.contract.size for other in others)}) > 1:
         found.append("Reference models of other input sizes say less of what is usual.")
     if 0 < len(others) < LEAST_MODELS:
-        found.append("One reference model is too few to compare with, and was left aside.")
+        found.append(
+            f"{len(others)} of at least {LEAST_MODELS} reference models: too few to compare with, "
+            "left aside."
+        )
     return tuple(found)
 
 

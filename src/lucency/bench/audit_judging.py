@@ -66,7 +66,7 @@ def judged(
             clean = [other for other in others if other is not None]
             if len(clean) < LEAST_MODELS:
                 continue
-            null = against_models(scores, np.array(clean), seed)
+            null = against_models(scores, np.array(clean))
         else:
             null = against_findings(scores, seed)
         found.append(_answer(model, wanted, null))

@@ -21,7 +21,7 @@ BESIDE, ALONE = "beside clean models", "alone"
 NEAR = 3.0
 """Network pixels between the centres of a recovered trigger and of the planted one."""
 ALPHA = 0.01
-COUNTS = (2, 3, 5, 8, 12, 19)
+COUNTS = (3, 5, 8, 12, 19)
 """Of clean models to compare with."""
 
 

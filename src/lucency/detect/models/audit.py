@@ -22,8 +22,8 @@ from lucency.progress import Advance, Progress, silent
 from lucency.records import Float64Array
 from lucency.victims.victim import Passes
 
-LEAST_MODELS = 2
-"""Clean reference models that a spread can be had from."""
+LEAST_MODELS = 3
+"""Clean reference models of which each can be compared with others."""
 NEEDS_MODELS = (
     "Findings differ in it by nature: it needs clean reference models, at least "
     f"{LEAST_MODELS}, to compare with."
@@ -108,8 +108,8 @@ def audit(
     progress: Progress = silent,
 ) -> Audit:
     """Make every test that can be made. references: what the tests say of clean models of the same
-    findings, on the same films, at the same seed; one alone is not enough and is left aside. A test
-    that cannot be made on one of them is left out. Raises ModelError if no test can be made."""
+    findings, on the same films, at the same seed; fewer than `LEAST_MODELS` are left aside, and so
+    is a test that cannot be made on one of them. Raises ModelError if no test can be made."""
     made: list[Timed] = []
     compared: list[Float64Array] = []
     skipped: dict[str, str] = {}
@@ -130,7 +130,7 @@ def audit(
         raise ModelError(f"No test can be made on this model: {'; '.join(skipped.values())}")
 
     def judge(scores: Float64Array, clean: Float64Array) -> Null:
-        return against_models(scores, clean, seed) if others else against_findings(scores, seed)
+        return against_models(scores, clean) if others else against_findings(scores, seed)
 
     scores = [each.evidence.scores for each in made]
     alone = [judge(own, clean) for own, clean in zip(scores, compared, strict=True)]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lucency.detect.models.subject import MOST, SIGNS, Subject, draw
+from lucency.detect.models.subject import SIGNS, Subject, draw
 from lucency.explain.batching import micro_batch
 from lucency.explain.gradients import with_gradients
 from lucency.progress import Progress, silent
@@ -65,9 +65,9 @@ DEFAULT = Search()
 
 @dataclass(frozen=True)
 class Inverted:
-    """parameters (2 · K, …): of every direction and finding, set first. moved (2, K): change of
-    the finding's logit on films that took no part, in standard deviations of its clean logits, in
-    the direction's sign, `Subject.on_most`: larger = the trigger works better."""
+    """parameters (2 · K, …): of every direction and finding, set first. moved (2, K): mean change
+    of the finding's logit on films that took no part, in standard deviations of its clean logits,
+    in the direction's sign: larger = the trigger works better."""
 
     parameters: Tensor
     moved: Float64Array
@@ -123,8 +123,7 @@ def reached(subject: Subject, family: Family, parameters: Tensor, films: IntArra
         with torch.inference_mode():
             films_of = subject.films[torch.from_numpy(rows)]
             changed = put_on_all(family, parameters[item : item + 1], films_of)
-        own = subject.moved(changed, rows)[:, direction, finding]
-        moved[direction, finding] = np.quantile(own, MOST)
+        moved[direction, finding] = subject.moved(changed, rows)[:, direction, finding].mean()
     return moved
 
 
