@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from lucency.detect.images.calibrate import benjamini_hochberg, conformal_p, fit_scale, score
+from lucency.detect.false_discovery import benjamini_hochberg
+from lucency.detect.images.calibrate import conformal_p, fit_scale, score
 from lucency.detect.images.evidence import Evidence, concatenate
 
 scores = st.lists(st.integers(-3, 3).map(float) | st.floats(-1e6, 1e6), min_size=1, max_size=40)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lucency.detect.images.calibrate import benjamini_hochberg
+from lucency.detect.false_discovery import benjamini_hochberg
 from lucency.detect.images.reference import (
     GROUP,
     copies,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lucency.detect.images.calibrate import benjamini_hochberg
+from lucency.detect.false_discovery import benjamini_hochberg
 from lucency.detect.images.screen import COMPOSITE
 from lucency.detect.images.shift import NOTICED, Shift, names, own_majority, shift
 from lucency.manifest import versions

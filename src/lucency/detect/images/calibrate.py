@@ -91,15 +91,3 @@ def conformal_p(calibration: Float64Array, suspicion: Float64Array) -> Float64Ar
     order = np.sort(calibration)
     at_least = len(order) - np.searchsorted(order, suspicion, side="left")
     return (1 + at_least) / (len(order) + 1)
-
-
-def benjamini_hochberg(p_values: Float64Array) -> Float64Array:
-    """q (N,): the smallest false discovery rate at which each image is among the discoveries
-    (Benjamini and Hochberg 1995); small = suspicious."""
-    n = len(p_values)
-    order = np.argsort(p_values, kind="stable")
-    # n / rank first: it is at least 1, so that rounding lets no q fall below its p.
-    ranked = p_values[order] * (n / np.arange(1, n + 1))
-    q = np.empty(n)
-    q[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
-    return q
