@@ -74,7 +74,7 @@ def give_verdict(
             *([f"Other findings stand out as well: {also}."] if others else []),
             f"{null.comparisons} scores were compared with {compared}. The largest is "
             f"{first.suspicion:.1f} standard deviations above what is usual; p ≤ α from "
-            f"{null.critical:.1f}.",
+            f"{null.critical:,.1f}.",
             *([] if null.n_models >= ENOUGH_MODELS else [MORE_MODELS]),
         ),
     )

@@ -23,6 +23,8 @@ from lucency.report.tiles import Tile
 
 AGAIN = "audit the model again"
 WIDTH, HEAD, ROW = 620, 90, 24
+FAR = 2.5
+"""Times the largest suspicion: how far out the line may lie."""
 
 
 class Effect(NamedTuple):
@@ -73,7 +75,11 @@ def strengths(findings: Sequence[AuditedFinding], critical: float) -> Svg:
             rows = [names.index(f.finding) + shift for f in mine]
             axes.plot([f.suspicion for f in mine], rows, marker, color=ink, label=direction)
         line = (0, (4, 2))
-        axes.axvline(critical, color=INK, linewidth=1, linestyle=line, label="p ≤ α from here")
+        if critical <= FAR * max(f.suspicion for f in findings):
+            axes.axvline(critical, color=INK, linewidth=1, linestyle=line, label="p ≤ α from here")
+        else:
+            # A few clean models put it so far out that the findings would be one column.
+            axes.plot([], [], " ", label=f"p ≤ α from {critical:,.0f}, off the figure")
         axes.set_yticks(range(len(names)), [label(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("standard deviations above what is usual")
