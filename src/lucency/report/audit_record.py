@@ -91,9 +91,9 @@ class AuditReport(Record):
 
     verdict: "stands-out" where p ≤ α against the model's own other findings alone, which differ by
     nature: only clean reference models make it evidence. p_value: of the model. n_films: clean
-    films that were used, one a patient; n_patients: as many, null where nobody said whose they are. findings: every finding
-    in both directions, the most suspicious first. seconds: wall-clock time; forwards, backwards:
-    images sent through the network.
+    films that were used, one a patient; n_patients: as many, `None` where nobody said whose they
+    are. findings: every finding in both directions, the most suspicious first. seconds: wall-clock
+    time; forwards, backwards: images sent through the network.
     """
 
     schema_: Literal["lucency/audit/1"] = Field(default=SCHEMA, alias="schema")
