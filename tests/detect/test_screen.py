@@ -266,6 +266,8 @@ class TestReference:
 # --- blind to the ledger ------------------------------------------------------------------------
 
 FORBIDDEN = ("ledger", "trigger", "poison", "attack", "label", "truth", "infected")
+# Who examines a training set is given its labels, poisoned or not: they are the thing examined.
+EXAMINES_LABELS = "lucency.detect.datasets."
 
 
 def _modules() -> list[str]:
@@ -290,6 +292,7 @@ def test_no_signature_has_a_place_for_the_ledger() -> None:
     assert "lucency.detect.images.screen.screen" in public
     assert "lucency.detect.images.screen.fit_screener" in public
     for name, value in public.items():
+        forbidden = [w for w in FORBIDDEN if w != "label" or not name.startswith(EXAMINES_LABELS)]
         parameters = list(inspect.signature(value).parameters.values())
         if dataclasses.is_dataclass(value):
             for method in vars(value).values():
@@ -297,7 +300,7 @@ def test_no_signature_has_a_place_for_the_ledger() -> None:
                     parameters += inspect.signature(method).parameters.values()
         for parameter in parameters:
             words = f"{parameter.name} {parameter.annotation}".lower()
-            assert not any(word in words for word in FORBIDDEN), f"{name}({parameter})"
+            assert not any(word in words for word in forbidden), f"{name}({parameter})"
 
 
 def test_no_module_imports_the_attacks() -> None:

@@ -15,8 +15,8 @@ LONGEST = 4096
 ENOUGH_MODELS = 8
 MORE_MODELS = (
     "Clean models of the same findings, of other seeds or from other sites, say what is usual: "
-    f"give as many as you can with --reference-model, {ENOUGH_MODELS} or more if possible. Beside "
-    "3, 5 of 20 clean models of a test pool had p ≤ 0.05, and beside 19 it was 1."
+    f"give as many as you can with --reference-model, {ENOUGH_MODELS} or more if possible. Of 16 "
+    "backdoors in a test pool, none was evidence beside 3 clean models, and 7 were beside 19."
 )
 SHOWN = 5
 
