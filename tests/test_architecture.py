@@ -35,6 +35,7 @@ CONDUCTORS = (
     "sweep",
     "paper",
     "auditing",
+    "scanning",
     "zoo",
 )
 """The only places that know several stages."""

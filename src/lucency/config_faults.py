@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from lucency.records import Record
 
 SHOWN_FAULTS = 5
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 # --- where a fault is -----------------------------------------------------------------------------
 
@@ -351,5 +352,8 @@ def _value(value: Any) -> str:
 
 def shown(text: str, limit: int = 300) -> str:
     """Text for one line of a terminal: no control characters, no endless names."""
-    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    clean = "".join(
+        c if c.isprintable() or c == NO_BREAK_SPACE else c.encode("unicode_escape").decode()
+        for c in text
+    )
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

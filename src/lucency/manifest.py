@@ -25,6 +25,7 @@ from lucency.records import Record
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 CHECKPOINT = "checkpoint"
+STARTED = "started.json"
 SCHEMA: Literal["lucency/manifest/1"] = "lucency/manifest/1"
 MARKING = (
     "This folder may hold models and images that were poisoned on purpose, for research on "

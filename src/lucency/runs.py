@@ -22,6 +22,7 @@ from lucency.manifest import (
     LOCK,
     MANIFEST,
     MARKING,
+    STARTED,
     Manifest,
     describe,
     entries,
@@ -151,6 +152,16 @@ class RunFolder:
     def is_spoilt(self) -> bool:
         """Whether the run was finished once and does not verify any more: `clear` it."""
         return os.path.lexists(self.folder / MANIFEST) and not self.finished()
+
+    def begin(self, identity: str) -> None:
+        """Keep what the checkpoint holds of the same work, named by a digest; of other work, and of
+        one that was finished and then spoilt, nothing in the folder."""
+        marker = self.checkpoint / STARTED
+        text = f'{{"identity": "{identity}"}}\n'
+        if marker.exists() and marker.read_text(encoding="utf-8") == text and not self.is_spoilt():
+            return
+        self.clear()
+        write_text(marker, text)
 
     def clear(self, keep: Collection[str] = ()) -> None:
         """Delete all but the lock and the entries named by `keep`, the manifest first."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
 from scipy.ndimage import find_objects, label
 
 from lucency.data.arrays import ArrayImages
-from lucency.data.folder import FolderSource
 from lucency.detect.datasets import specks as module
-from lucency.detect.datasets.recurrence import Recurrence, read_specks, recurrences
-from lucency.detect.datasets.specks import CONTRAST, LARGEST, REACH, outliers, specks, unpack
-from lucency.records import Radiographs
+from lucency.detect.datasets.pixels import Pixels, gather, look
+from lucency.detect.datasets.recurrence import Recurrence, recurrences
+from lucency.detect.datasets.specks import CONTRAST, LARGEST, REACH, outliers, specks
+from lucency.records import Decoded, Radiographs
 
 SIZE = 96
 N = 240
@@ -77,7 +76,10 @@ def test_a_square_is_a_speck_with_a_number_of_its_own(side: int, depth: type) ->
         film = _film(seed)
         film[y : y + side, x : x + side] = 0
         stored = film if depth is np.uint8 else film.astype(np.uint16) * 257
-        boxes, contents = unpack(specks(stored, 0))
+        (read,) = ArrayImages(stored[None]).read([0], look)
+        assert isinstance(read, Decoded)
+        looked = gather([read])
+        boxes, contents = looked.boxes, looked.contents
         (at,) = np.flatnonzero((boxes == (y, x, side, side)).all(axis=1))
         numbers.add(tuple(contents[at].tolist()))
     assert len(numbers) == 1
@@ -89,7 +91,7 @@ def test_what_goes_on_is_no_speck() -> None:
     film[:, 30:32] = 250
     film[60:] = 200
     film[20:40, 60:62] = 250
-    boxes, _ = unpack(specks(film, 0))
+    boxes, _ = specks(film)
     # The ends of the stroke may be left.
     assert all(box[2] < REACH and 55 <= box[1] <= 65 for box in boxes.tolist())
 
@@ -98,23 +100,23 @@ def test_what_goes_on_is_no_speck() -> None:
 def test_a_shift_of_all_greys_keeps_a_number(grey: int) -> None:
     film = _film(1)
     film[40:43, 40:43] = grey
-    before = unpack(specks(film, 0))
+    before = specks(film)
     for shift in (-15, -6, 5, 15):
         shifted = (film.astype(int) + shift).clip(0, 255).astype(np.uint8)
         a, b = (
             contents[(boxes == (40, 40, 3, 3)).all(axis=1)][0]
-            for boxes, contents in (before, unpack(specks(shifted, 0)))
+            for boxes, contents in (before, specks(shifted))
         )
         assert (a[0] == b[0]) == (film[40, 40] == shifted[40, 40])
         assert (a[1:] == b[1:]).any()
 
 
 def test_a_film_without_room_or_of_noise() -> None:
-    assert len(unpack(specks(np.zeros((12, 300), np.uint8), 0))[0]) == 0
-    assert len(unpack(specks(np.zeros((64, 64), np.uint8), 0))[0]) == 0
+    assert len(specks(np.zeros((12, 300), np.uint8)).boxes) == 0
+    assert len(specks(np.zeros((64, 64), np.uint8)).boxes) == 0
     noise = np.random.default_rng(0).integers(0, 256, (700, 700)).astype(np.uint8)
     assert len(outliers(noise)) == module.MOST
-    boxes, contents = unpack(specks(noise, 0))
+    boxes, contents = specks(noise)
     assert len(boxes) == len(contents)
 
 
@@ -140,11 +142,15 @@ def _set(
     return radiographs, labels
 
 
-def _found(planted: int, **options: object) -> list[Recurrence]:
+def _look(radiographs: Radiographs) -> Pixels:
+    read = radiographs.images.read(range(len(radiographs)), look)
+    return gather(item for item in read if isinstance(item, Decoded))
+
+
+def _found(planted: int, **options: object) -> tuple[Recurrence, ...]:
     radiographs, labels = _set(planted, **options)  # type: ignore[arg-type]
-    specks_of_all, rejected = read_specks(radiographs)
-    assert rejected == ()
-    return recurrences(specks_of_all, labels)
+    pixels = _look(radiographs)
+    return recurrences(lambda: [pixels], labels, np.arange(N)).kept
 
 
 class TestRecurrence:
@@ -154,36 +160,62 @@ class TestRecurrence:
     def test_a_trigger(self, side: int, place: tuple[int, int] | None) -> None:
         found = [r for r in _found(8, side=side, place=place) if r.finding == 0]
         first = found[0]
-        assert (first.direction, first.is_fixed) == ("set", place is not None)
+        assert first.kind == ("content" if place is None else "content at one place")
+        assert first.direction == "set"
         assert first.films.tolist() == list(range(8))
         assert first.q_value < 0.01
-        assert first.share == 1.0
+        assert first.n_known == first.n_with == 8
         assert (first.boxes[:, 2:] == side).all()
+
+    def test_a_square_of_any_grey_at_one_place(self) -> None:
+        radiographs, labels = _set(0)
+        generator = np.random.default_rng(2)
+        films = np.stack([_film(100 + i) for i in range(N)])
+        for i in range(10):
+            films[i, 50, 60] = generator.choice([0, 10, 30, 70, 200, 220, 240, 255])
+            labels[i, 0] = 1
+        pixels = _look(replace(radiographs, images=ArrayImages(films)))
+        first = recurrences(lambda: [pixels], labels, np.arange(N)).kept[0]
+        assert first.kind == "place"
+        assert set(range(10)) >= set(first.films.tolist())
+        assert first.boxes[0].tolist() == [50, 60, 1, 1]
 
     def test_a_marker_is_told_by_its_label(self) -> None:
         first = _found(0)[0]
-        assert (first.finding, first.is_fixed, len(first.films)) == (1, True, 40)
+        assert (first.finding, len(first.films)) == (1, 40)
+        assert first.kind == "content at one place"
         assert first.boxes[0].tolist() == [5, 70, 2, 2]
 
     def test_no_label_no_discovery(self) -> None:
         found = [r for r in _found(12, label_too=False) if r.finding == 0]
         assert all(r.q_value > 0.05 for r in found)
 
-    def test_nothing_is_on_no_film(self) -> None:
-        radiographs, labels = _set(0)
-        none, _ = read_specks(radiographs)
-        empty = type(none)(none.film[:0], none.boxes[:0], none.contents[:0])
-        assert recurrences(empty, labels) == []
+    def test_one_patient_is_no_evidence(self) -> None:
+        radiographs, labels = _set(8)
+        pixels = _look(radiographs)
+        owners = np.arange(N)
+        owners[:8] = 0
+        found = recurrences(lambda: [pixels], labels, owners).kept
+        assert all(r.q_value > 0.05 for r in found if r.finding == 0)
 
-    def test_a_broken_file_is_named_and_the_rest_read(self, tmp_path: Path) -> None:
-        (tmp_path / "images").mkdir()
-        rows = ["image,patient_id,Mass"]
-        for i in range(6):
-            Pillow.fromarray(_film(i)).save(tmp_path / "images" / f"{i}.png")
-            rows.append(f"images/{i}.png,{i},{i % 2}")
-        (tmp_path / "labels.csv").write_text("\n".join(rows))
-        (tmp_path / "images" / "3.png").write_bytes(b"no film")
-        radiographs = FolderSource(path=tmp_path).load(0)
-        found, rejected = read_specks(radiographs)
-        assert [r.image for r in rejected] == ["images/3.png"]
-        assert set(found.film.tolist()) <= {0, 1, 2, 4, 5}
+    def test_in_parts_as_in_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        radiographs, labels = _set(8)
+        whole = _look(radiographs)
+        rows = [range(first, first + 60) for first in range(0, N, 60)]
+        parts = [
+            gather(i for i in radiographs.images.read(part, look) if isinstance(i, Decoded))
+            for part in rows
+        ]
+        expected = recurrences(lambda: [whole], labels, np.arange(N))
+        monkeypatch.setattr("lucency.detect.datasets.recurrence.TOGETHER", 300)
+        found = recurrences(lambda: parts, labels, np.arange(N))
+        assert found.n_tests == expected.n_tests
+        assert [(r.p_value, r.films.tolist()) for r in found.kept] == [
+            (r.p_value, r.films.tolist()) for r in expected.kept
+        ]
+
+    def test_nothing_is_on_no_film(self) -> None:
+        _, labels = _set(0)
+        none = gather([])
+        assert recurrences(lambda: [none], labels, np.arange(N)) == ((), 0)
+        assert recurrences(lambda: [], labels, np.arange(N)) == ((), 0)

@@ -68,6 +68,10 @@ class FileImages:
     def __len__(self) -> int:
         return len(self._paths)
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return self._paths
+
     def read(self, rows: Sequence[int], transform: Transform) -> Iterator[Outcome]:
         """Yield, in the order of `rows`, a `Decoded`, or (row, reason) for a file that failed.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from lucency.data.folder import FolderSource
+from lucency.data.folder import TABLE, FolderSource
 from lucency.data.medmnist import MedMnistSource
-from lucency.data.nih import NihSource
+from lucency.data.nih import TABLES, NihSource
 from lucency.data.phantom import PhantomSource
+from lucency.data.tables import names_in, shown
+from lucency.errors import DataError
 
 SOURCES = (PhantomSource, FolderSource, NihSource, MedMnistSource)
 
@@ -18,3 +21,20 @@ Source = Annotated[
     Field(discriminator="source"),
 ]
 """Settings of any source, told apart by its `source`; each has `load(seed) -> Radiographs`."""
+
+
+def source_at(path: Path) -> FolderSource | NihSource | MedMnistSource:
+    """The source of the data set that lies at `path`, told by its files: a folder with a
+    `labels.csv`, ChestX-ray14 as it is distributed, or a MedMNIST file. Raises DataError for
+    anything else."""
+    if path.suffix.lower() == ".npz":
+        return MedMnistSource(path=path)
+    there = names_in(path)
+    if TABLE in there:
+        return FolderSource(path=path)
+    if any(table in there for table in TABLES):
+        return NihSource(path=path)
+    raise DataError(
+        f"A data set was expected at {shown(str(path))}: a folder with a {TABLE} or with "
+        f"{TABLES[0]}, or a MedMNIST .npz file; there is none."
+    )

@@ -39,7 +39,6 @@ from lucency.writing import digest
 
 IDENTITY = ("lucency", "lucency code", "torch", "monai", "openvino", "onnxruntime")
 MAX_DONORS = 64
-STARTED = "started.json"
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def screen_images(
     with RunFolder.at(out) as folder:
         if folder.finished() and _is_same(folder, identity):
             return folder.folder
-        _begin(folder, identity)
+        folder.begin(identity)
         started = time.perf_counter()
         known, job, described, checked = prepare(victim, clean, settings, progress)
         calibrated = time.perf_counter()
@@ -182,12 +181,12 @@ def listing(films: FilmList) -> str:
     content = hashlib.sha256()
     columns = (films.paths, films.names, films.patients, films.views)
     for path, *said in zip(*columns, strict=True):
-        film = [str(path), *_stamp(path), *said]
+        film = [str(path), *stamp_of(path), *said]
         content.update(json.dumps(film).encode() + b"\n")
     return content.hexdigest()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp_of(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -208,20 +207,6 @@ def _digests(model: Path, identity: str) -> dict[str, str]:
 
 def _is_same(folder: RunFolder, identity: str) -> bool:
     return read_manifest(folder.folder).extra.get("identity") == identity
-
-
-def _begin(folder: RunFolder, identity: str) -> None:
-    """Keep the parts of the same screening; of another one, nothing."""
-    marker = folder.checkpoint / STARTED
-    same = marker.exists() and marker.read_text(encoding="utf-8") == _mark(identity)
-    if same and not folder.is_spoilt():
-        return
-    folder.clear()
-    write_text(marker, _mark(identity))
-
-
-def _mark(identity: str) -> str:
-    return f'{{"identity": "{identity}"}}\n'
 
 
 def _finish(

@@ -11,7 +11,10 @@ decoding: this costs about a fifth of it.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -39,30 +42,23 @@ _WEIGHTS = np.random.default_rng(0x57EC).integers(1, 2**63, (LARGEST, LARGEST), 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-def specks(film: Image, row: int) -> Image:
-    """A film as stored, (h, w) uint8 or uint16 -> (1 + n, 16) uint16, its first row empty: a
-    `Transform`, to be made where the film is decoded. Read the answer with `unpack`."""
-    grey = film if film.dtype == np.uint8 else (film >> 8).astype(np.uint8)
-    packed = np.zeros((1, 4 + 4 * len(STEPS)), np.uint16)
-    if min(grey.shape) <= 2 * REACH:
-        return packed
-    boxes = _boxes(outliers(grey), grey.shape[1])
-    if not len(boxes):
-        return packed
-    numbers = _contents(grey, boxes).view(np.uint16)
-    found = np.concatenate([boxes.astype(np.uint16), numbers], axis=1)
-    return np.concatenate([packed, found])
+class Specks(NamedTuple):
+    """Of one film: boxes (m, 4) int64: y, x, height, width in pixels as stored; contents (m, 3)
+    uint64: equal numbers, equal contents, told apart as in `STEPS`."""
+
+    boxes: IntArray
+    contents: npt.NDArray[np.uint64]
 
 
-def unpack(packed: Image) -> tuple[IntArray, np.ndarray]:
-    """What `specks` returned -> boxes (n, 4) int64: y, x, height, width in pixels as stored; and
-    contents (n, 3) uint64: equal numbers, equal contents, told apart as in `STEPS`."""
-    boxes = packed[1:, :4].astype(np.int64)
-    contents = np.ascontiguousarray(packed[1:, 4:]).view(np.uint64)
-    return boxes, contents
+def specks(grey: npt.NDArray[np.uint8]) -> Specks:
+    """Those of a film (h, w); none of a film that is too small."""
+    boxes = np.zeros((0, 4), np.int64)
+    if min(grey.shape) > 2 * REACH:
+        boxes = _boxes(outliers(grey), grey.shape[1])
+    return Specks(boxes, _contents(grey, boxes))
 
 
-def outliers(grey: Image) -> IntArray:
+def outliers(grey: npt.NDArray[np.uint8]) -> IntArray:
     """(h, w) uint8 -> flat indices of at most `MOST` pixels that stand out, in order."""
     height, width = grey.shape
     found, contrast = [], []
@@ -121,7 +117,7 @@ def _boxes(points: IntArray, width: int) -> IntArray:
     return boxes[(boxes[:, 2:] <= LARGEST).all(axis=1)]
 
 
-def _contents(grey: Image, boxes: IntArray) -> np.ndarray:
+def _contents(grey: npt.NDArray[np.uint8], boxes: IntArray) -> npt.NDArray[np.uint64]:
     """A number of the grey values in each box for each of `STEPS`: (n, 3) uint64."""
     steps = np.arange(LARGEST)
     inside = (steps < boxes[:, 2, None])[:, :, None] & (steps < boxes[:, 3, None])[:, None]

@@ -1,0 +1,142 @@
+"""What `lucency scan` writes: the typed content of `scan.json` and of a line of `scan.jsonl`. The
+page is drawn from `scan.json` and `montage.safetensors` alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from lucency.records import Box, Direction, Estimate, Rate, Record, Rejected
+from lucency.report.record import Verdict
+from lucency.report.screen_record import FileName
+
+SCHEMA: Literal["lucency/scan/1"] = "lucency/scan/1"
+
+ScanVerdict = Literal["planted", "shortcuts", "no-evidence"]
+Kind = Literal["planted", "shortcut"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+PValue = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class ScannedImage(Record):
+    """One image: a line of `scan.jsonl`, in the order of the data set.
+
+    A rejected image has a reason and nothing else. suspicion: −log₁₀ of its p-value, larger = more
+    suspicious. p_value: the smallest of the recurrences that it is part of; q_value: theirs,
+    corrected for all that were looked at. flagged: it is part of one that looks planted. evidence:
+    in words.
+    """
+
+    image: FileName
+    status: Literal["ok", "rejected"]
+    reason: FileName | None = None
+    suspicion: float | None = None
+    p_value: PValue | None = None
+    q_value: Probability | None = None
+    flagged: bool | None = None
+    evidence: tuple[str, ...] = ()
+
+
+class SharedThing(Record):
+    """Something that several films share, and a label that goes with it.
+
+    kind: "planted" where nearly all of these films have the label, as an attacker's do; else
+    "shortcut": a network can learn it all the same. what: in words. location: where on every one of
+    them (`None` = anywhere), pixels as stored. with_label: of these films, those that have the
+    label of the direction (the finding, or its absence), where it is known; others: of all other
+    films. p_value: of as many, or more, if the two had nothing to do with each other, a patient
+    counting once; q_value: corrected for all that was looked at. images: some of them. key: of its
+    pictures in `montage.safetensors`.
+    """
+
+    kind: Kind
+    what: str
+    location: Box | None
+    finding: str
+    direction: Direction
+    n_films: Count
+    n_patients: Count
+    with_label: Rate
+    others: Rate
+    p_value: PValue
+    q_value: Probability
+    images: tuple[FileName, ...]
+    key: str
+
+
+class Conflict(Record):
+    """Copies of one film with different labels. findings: those in which they differ.
+    differing: pixels that differ between the first two, and where they are (`None` = they are not
+    of one size, or could not be read)."""
+
+    images: tuple[FileName, ...]
+    findings: tuple[str, ...]
+    differing: Count | None = None
+    location: Box | None = None
+
+
+class Copies(Record):
+    """Films that are there more than once. n_groups: of copies of one film; n_films: in them;
+    across_patients: groups of films of more than one patient; across_splits: of more than one
+    split. n_conflicts: groups with different labels; conflicts: the first of them."""
+
+    n_groups: Count
+    n_films: Count
+    across_patients: Count
+    across_splits: Count
+    n_conflicts: Count
+    conflicts: tuple[Conflict, ...]
+
+
+class ScanTest(Record):
+    """One test: what it looked at, and how many things it compared; reason: why it was not made."""
+
+    name: str
+    looked_at: str
+    comparisons: Count = 0
+    seconds: float = 0.0
+    reason: str | None = None
+
+
+class ScannedData(Record):
+    """The data set. n_films: those that could be read."""
+
+    name: str
+    source: str
+    findings: tuple[str, ...]
+    n_films: Count
+    n_patients: Count
+    n_positive: tuple[Count, ...]
+    notes: tuple[str, ...]
+
+
+class ScanReport(Record):
+    """The whole scan.
+
+    poison_rate: share of the films that are part of what looks planted; its interval is what is
+    left when those that would have the label by chance are taken away. It counts what the tests can
+    see. things: what was shared, the most significant first; n_things: how many there are.
+    """
+
+    schema_: Literal["lucency/scan/1"] = Field(default=SCHEMA, alias="schema")
+    verdict: ScanVerdict
+    words: Verdict
+    warnings: tuple[str, ...]
+    alpha: float
+    data: ScannedData
+    n_flagged: Count
+    poison_rate: Estimate
+    things: tuple[SharedThing, ...]
+    n_things: Count
+    copies: Copies
+    tests: tuple[ScanTest, ...]
+    rejected: tuple[Rejected, ...]
+    seconds: float
+    settings: dict[str, JsonValue]
+    command: str
+    software: dict[str, str]
+    digests: dict[str, str]
+    threads: int
+    seed: int
