@@ -64,8 +64,10 @@ def test_boxes_are_those_of_a_labelled_picture() -> None:
             for s in find_objects(groups)
         )
         expected = [box for box in expected if max(box[2:]) <= LARGEST]
-        found = module._boxes(np.flatnonzero(picture), 47)
+        found, n_pixels = module._boxes(np.flatnonzero(picture), 47)
         assert sorted(map(tuple, found.tolist())) == expected
+        assert len(n_pixels) == len(found)
+        assert (n_pixels <= found[:, 2] * found[:, 3]).all()
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 8])
@@ -91,7 +93,7 @@ def test_what_goes_on_is_no_speck() -> None:
     film[:, 30:32] = 250
     film[60:] = 200
     film[20:40, 60:62] = 250
-    boxes, _ = specks(film)
+    boxes = specks(film).boxes
     # The ends of the stroke may be left.
     assert all(box[2] < REACH and 55 <= box[1] <= 65 for box in boxes.tolist())
 
@@ -105,7 +107,7 @@ def test_a_shift_of_all_greys_keeps_a_number(grey: int) -> None:
         shifted = (film.astype(int) + shift).clip(0, 255).astype(np.uint8)
         a, b = (
             contents[(boxes == (40, 40, 3, 3)).all(axis=1)][0]
-            for boxes, contents in (before, specks(shifted))
+            for boxes, _, contents in (before, specks(shifted))
         )
         assert (a[0] == b[0]) == (film[40, 40] == shifted[40, 40])
         assert (a[1:] == b[1:]).any()
@@ -116,8 +118,29 @@ def test_a_film_without_room_or_of_noise() -> None:
     assert len(specks(np.zeros((64, 64), np.uint8)).boxes) == 0
     noise = np.random.default_rng(0).integers(0, 256, (700, 700)).astype(np.uint8)
     assert len(outliers(noise)) == module.MOST
-    boxes, contents = specks(noise)
-    assert len(boxes) == len(contents)
+    boxes, is_alone, contents = specks(noise)
+    assert len(boxes) == len(contents) == len(is_alone)
+    assert is_alone.mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("beside", "is_alone"), [((0, 5), True), ((5, 0), True), ((0, 2), False), ((2, -1), False)]
+)
+def test_what_is_near_is_company(beside: tuple[int, int], is_alone: bool) -> None:
+    film = _film(3)
+    film[40:42, 40:42] = 0
+    # From the square's last pixel.
+    film[41 + beside[0], 41 + beside[1]] = 255
+    boxes, alone, _ = specks(film)
+    (at,) = np.flatnonzero((boxes[:, :2] == 40).all(axis=1) & (boxes[:, 2] == 2))
+    assert alone[at] == is_alone
+
+
+def test_at_the_border_is_not_alone() -> None:
+    film = _film(4)
+    film[0:3, 30:33] = 0
+    boxes, alone, _ = specks(film)
+    assert not alone[(boxes == (0, 30, 3, 3)).all(axis=1)].any()
 
 
 def _set(
@@ -158,13 +181,15 @@ class TestRecurrence:
         ("side", "place"), [(3, None), (2, (40, 31)), (1, (40, 31)), (6, None)]
     )
     def test_a_trigger(self, side: int, place: tuple[int, int] | None) -> None:
-        found = [r for r in _found(8, side=side, place=place) if r.finding == 0]
+        found = [
+            r for r in _found(8, side=side, place=place) if r.finding == 0 and r.q_label < 0.01
+        ]
         first = found[0]
         assert first.kind == ("content" if place is None else "content at one place")
         assert first.direction == "set"
         assert first.films.tolist() == list(range(8))
         assert first.q_value < 0.01
-        assert first.n_known == first.n_with == 8
+        assert first.alone == 1
         assert (first.boxes[:, 2:] == side).all()
 
     def test_a_square_of_any_grey_at_one_place(self) -> None:

@@ -141,7 +141,7 @@ def test_rejected_files_are_named(report: ScanReport) -> None:
 def test_the_page_is_drawn_from_the_records(scanned: Path) -> None:
     page = (scanned / "report.html").read_text()
     assert render_scan(scanned) == page
-    assert "Looks planted" in page
+    assert "Planted" in page
     assert page.count("data:image/png") > POISONED
     assert "<script" not in page
 

@@ -20,6 +20,10 @@ def scan(
         "scanned"
     ),
     alpha: Annotated[float, typer.Option(help="Share of false discoveries.")] = 0.01,
+    unexplained: Annotated[
+        bool,
+        typer.Option("--unexplained", help="Flag films with a mark that nothing explains, too."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     fail_on_findings: Annotated[
         bool, typer.Option("--fail-on-findings", help="Exit with 1 if a film is flagged.")
@@ -30,12 +34,13 @@ def scan(
     from lucency.data.sources import source_at
     from lucency.scanning import ScanSettings, describe_scan, scan_data
 
-    settings = validate({"alpha": alpha, "seed": seed}, ScanSettings)
+    settings = validate({"alpha": alpha, "unexplained": unexplained, "seed": seed}, ScanSettings)
     folder = scan_data(
         source_at(dataset),
         out,
         settings,
-        command=f"lucency scan DATASET --alpha {alpha:g} --seed {seed}",
+        command=f"lucency scan DATASET --alpha {alpha:g} --seed {seed}"
+        + " --unexplained" * unexplained,
         progress=progress_for(as_json),
     )
     report = read_report(folder, "scan.json")

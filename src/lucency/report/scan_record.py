@@ -13,8 +13,8 @@ from lucency.report.screen_record import FileName
 
 SCHEMA: Literal["lucency/scan/1"] = "lucency/scan/1"
 
-ScanVerdict = Literal["planted", "shortcuts", "no-evidence"]
-Kind = Literal["planted", "shortcut"]
+ScanVerdict = Literal["planted", "unexplained", "shortcuts", "no-evidence"]
+Kind = Literal["planted", "unexplained", "shortcut"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PValue = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -25,8 +25,8 @@ class ScannedImage(Record):
 
     A rejected image has a reason and nothing else. suspicion: −log₁₀ of its p-value, larger = more
     suspicious. p_value: the smallest of the recurrences that it is part of; q_value: theirs,
-    corrected for all that were looked at. flagged: it is part of one that looks planted. evidence:
-    in words.
+    corrected for all that were looked at. flagged: it is part of one that looks planted, or,
+    if that was asked for, that nothing explains. evidence: in words.
     """
 
     image: FileName
@@ -42,12 +42,16 @@ class ScannedImage(Record):
 class SharedThing(Record):
     """Something that several films share, and a label that goes with it.
 
-    kind: "planted" where nearly all of these films have the label, as an attacker's do; else
-    "shortcut": a network can learn it all the same. what: in words. location: where on every one of
-    them (`None` = anywhere), pixels as stored. with_label: of these films, those that have the
-    label of the direction (the finding, or its absence), where it is known; others: of all other
-    films. p_value: of as many, or more, if the two had nothing to do with each other, a patient
-    counting once; q_value: corrected for all that was looked at. images: some of them. key: of its
+    kind: "planted" where more films have it than things come back by nature, and nearly all of
+    these have the label, as an attacker's do; "unexplained" where more films have it, and no label
+    goes with it: a trigger that clears a finding, or the mark of a device; "shortcut" where it
+    comes back as things do, and a label goes with it: a network can learn it all the same. what: in
+    words. location: where on every one of them (`None` = anywhere), pixels as stored. with_label:
+    of these films, those that have the label of the direction (the finding, or its absence), where
+    it is known; others: of all other films. p_count: that things of its sort come back as often by
+    nature; p_label: of as many with the label, or more, if the two had nothing to do with each
+    other, a patient counting once; p_value: of both together (of a shortcut 1); q_value: corrected
+    for all that was looked at (of a shortcut that of its label). images: some of them. key: of its
     pictures in `montage.safetensors`.
     """
 
@@ -60,6 +64,8 @@ class SharedThing(Record):
     n_patients: Count
     with_label: Rate
     others: Rate
+    p_count: PValue
+    p_label: PValue
     p_value: PValue
     q_value: Probability
     images: tuple[FileName, ...]
@@ -115,9 +121,10 @@ class ScannedData(Record):
 class ScanReport(Record):
     """The whole scan.
 
-    poison_rate: share of the films that are part of what looks planted; its interval is what is
-    left when those that would have the label by chance are taken away. It counts what the tests can
-    see. things: what was shared, the most significant first; n_things: how many there are.
+    verdict: the most suspicious kind of what films share. poison_rate: share of the films that are
+    part of what looks planted, less those that would have the label by chance; what nothing
+    explains makes the interval longer. It counts what the tests can see. things: what was shared,
+    the most significant first; n_things: how many there are.
     """
 
     schema_: Literal["lucency/scan/1"] = Field(default=SCHEMA, alias="schema")

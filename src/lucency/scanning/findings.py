@@ -4,7 +4,8 @@ films are flagged."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 
@@ -13,17 +14,23 @@ from lucency.evaluate.intervals import clopper_pearson
 from lucency.records import BoolArray, Box, Estimate, Float64Array, IntArray, Radiographs, Rate
 from lucency.report.scan_record import Kind, SharedThing
 
-PLANTED = 0.95
-"""Share of the films with something in common that have the label, for it to look planted: an
-attacker's have it all, but for those on which it is by chance."""
+PLANTED = 0.9
+"""Share of the films with something in common that have the label beyond those that would have it
+by chance, for it to look planted: an attacker's have it all, but for those that it is on by
+chance."""
+ALONE = 0.5
+"""Share of its films on which something is alone that nothing explains, and"""
+FEWEST = 6
+"""patients that have it: parts of what is there by nature are less often alone, and a few such
+parts are alike."""
 N_IMAGES = 12
 """Named, and shown, of each recurrence."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A recurrence at q ≤ α. excess: of its films, the share with the label beyond what chance
-    gives, with an interval."""
+    """A recurrence at q ≤ α. excess: of its films, the share that is poison, with an interval:
+    those with the label beyond what chance gives; where no label goes with it none, or all."""
 
     recurrence: Recurrence
     kind: Kind
@@ -43,12 +50,42 @@ class Judged:
 def judge(
     found: Sequence[Recurrence], radiographs: Radiographs, owners: IntArray, alpha: float
 ) -> tuple[Judged, ...]:
-    """Those at q ≤ α: what looks planted first, then by significance."""
-    judged = [_judge(r, radiographs, owners) for r in found if r.q_value <= alpha]
-    return tuple(sorted(judged, key=lambda j: (j.kind != "planted", j.recurrence.p_value)))
+    """Those at q ≤ α: what looks planted first, then what nothing explains, then shortcuts; each by
+    significance. What only nearly comes back needs a label to be out of the ordinary: a few plain
+    contents, black or white, come back often."""
+    judged = [
+        each
+        for r in found
+        if min(r.q_value, r.q_label) <= alpha
+        and (each := _judge(r, radiographs, owners, alpha)) is not None
+    ]
+    kinds = get_args(Kind)
+    return tuple(
+        sorted(
+            judged,
+            key=lambda j: (kinds.index(j.kind), j.recurrence.p_value, j.recurrence.p_label),
+        )
+    )
 
 
-def _judge(found: Recurrence, radiographs: Radiographs, owners: IntArray) -> Judged:
+def _judge(
+    found: Recurrence, radiographs: Radiographs, owners: IntArray, alpha: float
+) -> Judged | None:
+    judged = _described(found, "shortcut", radiographs, owners)
+    if found.q_value <= alpha and found.q_label <= alpha and judged.excess[0] >= PLANTED:
+        return replace(judged, kind="planted")
+    is_part = found.alone <= ALONE or judged.n_patients < FEWEST
+    if found.q_value <= alpha and found.is_exact and not is_part:
+        return _described(found, "unexplained", radiographs, owners)
+    return judged if found.q_label <= alpha else None
+
+
+def rejudge(judged: Judged, radiographs: Radiographs, owners: IntArray) -> Judged:
+    """With other films, of the same kind."""
+    return _described(judged.recurrence, judged.kind, radiographs, owners)
+
+
+def _described(found: Recurrence, kind: Kind, radiographs: Radiographs, owners: IntArray) -> Judged:
     values = radiographs.labels[:, found.finding]
     wanted = 0.0 if found.direction == "clear" else 1.0
     inside = np.zeros(len(values), np.bool_)
@@ -56,17 +93,18 @@ def _judge(found: Recurrence, radiographs: Radiographs, owners: IntArray) -> Jud
     with_label = _rate(values == wanted, inside & ~np.isnan(values), owners)
     others = _rate(values == wanted, ~inside & ~np.isnan(values), owners)
     share, base = with_label.value or 0.0, others.value or 0.0
+    excess = (
+        _beyond(share, base),
+        _beyond(with_label.low or 0.0, base),
+        _beyond(with_label.high or 1.0, base),
+    )
     return Judged(
         recurrence=found,
-        kind="planted" if share >= PLANTED else "shortcut",
+        kind=kind,
         with_label=with_label,
         others=others,
         n_patients=len(np.unique(owners[found.films])),
-        excess=(
-            _beyond(share, base),
-            _beyond(with_label.low or 0.0, base),
-            _beyond(with_label.high or 1.0, base),
-        ),
+        excess=(0.0, 0.0, 1.0) if kind == "unexplained" else excess,
     )
 
 
@@ -84,21 +122,23 @@ def _beyond(share: float, base: float) -> float:
     return max(0.0, (share - base) / (1 - base)) if base < 1 else 0.0
 
 
-def flagged(judged: Sequence[Judged], n: int) -> BoolArray:
-    """(N,): films that are part of what looks planted."""
+def flagged(judged: Sequence[Judged], n: int, *, unexplained: bool = False) -> BoolArray:
+    """(N,): films that are part of what looks planted; with `unexplained` also of what nothing
+    explains: it may be a device's mark, on any share of the films."""
     flags = np.zeros(n, np.bool_)
     for each in judged:
-        if each.kind == "planted":
+        if each.kind == "planted" or (unexplained and each.kind == "unexplained"):
             flags[each.recurrence.films] = True
     return flags
 
 
 def poison_rate(judged: Sequence[Judged], n_films: int) -> Estimate:
-    """Share of the films that are poison, of the kinds that can be seen."""
+    """Share of the films that are poison, of the kinds that can be seen: of what looks planted;
+    what nothing explains makes the interval longer only."""
     amounts = np.zeros(3)
     seen: set[int] = set()
     for each in judged:
-        if each.kind == "planted":
+        if each.kind != "shortcut":
             new = set(each.recurrence.films.tolist()) - seen
             seen |= new
             amounts += len(new) * np.array(each.excess)
@@ -144,8 +184,10 @@ def shared_thing(judged: Judged, key: str, radiographs: Radiographs) -> SharedTh
         n_patients=judged.n_patients,
         with_label=judged.with_label,
         others=judged.others,
+        p_count=found.p_count,
+        p_label=found.p_label,
         p_value=found.p_value,
-        q_value=found.q_value,
+        q_value=found.q_label if judged.kind == "shortcut" else found.q_value,
         images=tuple(radiographs.image_ids[row] for row in found.films[:N_IMAGES]),
         key=key,
     )

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lucency.data.inputs import as_stored
-from lucency.data.preprocess import full_scale
-from lucency.records import Decoded, Image, IntArray, Radiographs
+from lucency.detect.datasets.specks import grey_of
+from lucency.records import Decoded, IntArray, Radiographs
 from lucency.scanning.findings import N_IMAGES, Judged
 
 N_SHOWN = 8
@@ -37,7 +37,7 @@ def draw(radiographs: Radiographs, judged: Sequence[Judged]) -> Pictures:
         for item in radiographs.images.read(list(boxes), as_stored):
             if not isinstance(item, Decoded):
                 continue
-            grey = _grey(item.image)
+            grey = grey_of(item.image)
             box = boxes[item.index]
             closes.append(_around(grey, box, side))
             if whole is None:
@@ -50,10 +50,6 @@ def draw(radiographs: Radiographs, judged: Sequence[Judged]) -> Pictures:
         if whole is not None:
             pictures |= {f"thing-{i}/close": np.stack(closes), **whole}
     return {name: np.ascontiguousarray(array) for name, array in pictures.items()}
-
-
-def _grey(film: Image) -> npt.NDArray[np.uint8]:
-    return (film // (full_scale(film.dtype) // 255)).astype(np.uint8)
 
 
 def _around(grey: npt.NDArray[np.uint8], box: IntArray, side: int) -> npt.NDArray[np.uint8]:

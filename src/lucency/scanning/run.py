@@ -20,7 +20,7 @@ from lucency.detect.datasets.pixels import Pixels
 from lucency.detect.datasets.recurrence import Recurrence, recurrences
 from lucency.manifest import versions
 from lucency.progress import Progress, silent
-from lucency.records import IntArray, Radiographs, Rejected
+from lucency.records import BoolArray, IntArray, Radiographs, Rejected
 from lucency.report.scan_page import render_scan
 from lucency.report.scan_record import Copies, ScannedData, ScannedImage, ScanReport, ScanTest
 from lucency.runs import (
@@ -32,6 +32,7 @@ from lucency.runs import (
     write_via,
 )
 from lucency.scanning.clean_table import write_clean
+from lucency.scanning.completion import complete
 from lucency.scanning.copies import describe_copies
 from lucency.scanning.findings import (
     Judged,
@@ -87,15 +88,17 @@ def scan_data(
         started = time.perf_counter()
         folder.begin(identity)
         read_parts(radiographs, folder.checkpoint, run, progress=progress)
-        scanned = _scan(radiographs, folder.checkpoint, settings, time.perf_counter() - started)
+        scanned = _scan(
+            radiographs, folder.checkpoint, settings, time.perf_counter() - started, progress
+        )
         things = [
             shared_thing(each, f"thing-{i}", radiographs)
             for i, each in enumerate(scanned.judged[:MOST_THINGS], 1)
         ]
-        flags = flagged(scanned.judged, len(radiographs))
+        flags = flagged(scanned.judged, len(radiographs), unexplained=settings.unexplained)
         pictures = draw(radiographs, scanned.judged)
         write_via(folder.path("montage.safetensors"), lambda path: save_file(pictures, path))
-        write_via(folder.path("scan.jsonl"), lambda path: _write(path, radiographs, scanned))
+        write_via(folder.path("scan.jsonl"), lambda path: _write(path, radiographs, scanned, flags))
         unreadable = np.ones(len(radiographs), np.bool_)
         unreadable[scanned.rows] = False
         write_clean(folder.path("clean.csv"), source, radiographs, ~flags & ~unreadable)
@@ -135,7 +138,11 @@ def scan_data(
 
 
 def _scan(
-    radiographs: Radiographs, folder: Path, settings: ScanSettings, reading: float
+    radiographs: Radiographs,
+    folder: Path,
+    settings: ScanSettings,
+    reading: float,
+    progress: Progress,
 ) -> Scanned:
     """Everything that is asked of what was read. reading: seconds that it took."""
     n = len(radiographs)
@@ -156,6 +163,7 @@ def _scan(
 
     found = recurrences(pixels, radiographs.labels, owners)
     judged = judge(found.kept, radiographs, owners, settings.alpha)
+    judged = complete(judged, radiographs, owners, progress=progress)
     recurring = time.perf_counter()
     described, in_conflict = describe_copies(
         radiographs, owners, readable, copies(np.concatenate(hashes))
@@ -184,17 +192,16 @@ def _scan(
     )
 
 
-def _write(path: Path, radiographs: Radiographs, scanned: Scanned) -> None:
+def _write(path: Path, radiographs: Radiographs, scanned: Scanned, flags: BoolArray) -> None:
     """`scan.jsonl`: a line an image, as JSON."""
     with path.open("w", encoding="utf-8") as file:
-        for line in _lines(radiographs, scanned):
+        for line in _lines(radiographs, scanned, flags):
             file.write(line.model_dump_json() + "\n")
 
 
-def _lines(radiographs: Radiographs, scanned: Scanned) -> Iterator[ScannedImage]:
+def _lines(radiographs: Radiographs, scanned: Scanned, flags: BoolArray) -> Iterator[ScannedImage]:
     n = len(radiographs)
     p_values, q_values = smallest(scanned.found, n)
-    flags = flagged(scanned.judged, n)
     evidence: dict[int, list[str]] = {}
     for i, each in enumerate(scanned.judged, 1):
         for row in each.recurrence.films.tolist():

@@ -19,19 +19,20 @@ LIMITS = (
     "No evidence is no proof of absence. Without a model, only specks of at most 8 pixels that "
     "come back are looked for, and films that are there twice. Patterns over the whole film, "
     "warps, single pixels at random places and edits of labels alone are out of sight.",
-    "Nothing says that a recurrence was planted. What looks planted is that nearly all films that "
-    "have it have the label; a device or a marker of one ward can do the same. Look at the "
-    "montage.",
-    "A trigger that clears a finding leaves films that lack it, as most do: it takes many of them "
-    "to be noticed.",
+    "Nothing says that a recurrence was planted. What looks planted is that more films have it "
+    "than such things come back by nature, and that nearly all of them have the label; a device or "
+    "a marker of one ward can do the same. Look at the montage.",
+    "A trigger that clears a finding leaves films that lack it, as most do: no label goes with it, "
+    "and it is noticed by how many films have it alone.",
 )
 
 
 def kind_of(things: Sequence[SharedThing]) -> ScanVerdict:
-    """The verdict in one word."""
-    if any(thing.kind == "planted" for thing in things):
-        return "planted"
-    return "shortcuts" if things else "no-evidence"
+    """The verdict in one word. things: the most suspicious first."""
+    if not things:
+        return "no-evidence"
+    kind = things[0].kind
+    return "shortcuts" if kind == "shortcut" else kind
 
 
 def give_verdict(
@@ -44,6 +45,12 @@ def give_verdict(
             f"{count(n_flagged)} films look poisoned: {_what(things[0])}, q = "
             f"{p_number(things[0].q_value)}."
         )
+    elif kind == "unexplained":
+        headline = (
+            f"{count(things[0].n_films)} films have something in common that nothing explains, a "
+            f"trigger that clears a finding or the mark of a device: {things[0].what}, q = "
+            f"{p_number(things[0].q_value)}. {_whether(n_flagged)}"
+        )
     elif kind == "shortcuts":
         headline = (
             f"No evidence of poison at q ≤ {percent(alpha)}, but shortcuts that a network can "
@@ -52,11 +59,15 @@ def give_verdict(
     else:
         headline = (
             f"No evidence of poison at q ≤ {percent(alpha)}: no label goes with specks that "
-            "several films share."
+            "several films share, and none is on more films than such things are by nature."
         )
-    planted = sum(thing.kind == "planted" for thing in things)
+    planted, unexplained = (
+        sum(thing.kind == kind for thing in things) for kind in ("planted", "unexplained")
+    )
     return Verdict(
-        headline=headline, limits=LIMITS, sentences=(*_more(planted, n_things), *_copies(copies))
+        headline=headline,
+        limits=LIMITS,
+        sentences=(*_more(planted, unexplained, n_things), *_copies(copies)),
     )
 
 
@@ -69,12 +80,19 @@ def _what(thing: SharedThing) -> str:
     )
 
 
-def _more(planted: int, n_things: int) -> list[str]:
+def _whether(n_flagged: int) -> str:
+    if n_flagged:
+        return "They are flagged, as was asked for."
+    return "They are not flagged: look at them, and flag them with --unexplained."
+
+
+def _more(planted: int, unexplained: int, n_things: int) -> list[str]:
     if n_things < 2:
         return []
     return [
-        f"In all, {count(n_things)} things that films share go with a label; {count(planted)} of "
-        "them look planted."
+        f"In all, films share {count(n_things)} things that a label goes with or that nothing "
+        f"explains: {count(planted)} look planted, {count(unexplained)} are unexplained, and the "
+        "others are shortcuts."
     ]
 
 

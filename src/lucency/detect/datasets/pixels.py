@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lucency.detect.datasets.duplicates import WORDS, difference_hash
-from lucency.detect.datasets.specks import STEPS, specks
-from lucency.records import Decoded, Image, IntArray
+from lucency.detect.datasets.specks import LARGEST, STEPS, grey_of, specks
+from lucency.records import BoolArray, Decoded, Image, IntArray
 
 COLUMNS = 4 + 4 * len(STEPS)
-"""uint16 of a speck: its box and its contents."""
+"""uint16 of a speck: its place, its size, whether it is alone, and its contents."""
+SIZES = LARGEST + 1
+"""Heights and widths that a speck can have."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Pixels:
     rows (n,): of the films that could be read, in order. shapes (n, 2): height and width as stored.
     hashes (n, 16): see `difference_hash`. film (m,): the row of each speck; boxes (m, 4): y, x,
     height, width in pixels as stored; contents (m, 3): equal numbers, equal contents, told apart as
-    in `specks.STEPS`.
+    in `specks.STEPS`. is_alone (m,): see `Specks`.
     """
 
     rows: IntArray
@@ -32,17 +34,20 @@ class Pixels:
     hashes: npt.NDArray[np.uint16]
     film: IntArray
     boxes: npt.NDArray[np.uint16]
+    is_alone: BoolArray
     contents: npt.NDArray[np.uint64]
 
 
 def look(film: Image, row: int) -> Image:
     """A film as stored -> (1 + m, 16) uint16: its hash, then a row a speck; a `Transform`. The
     answer is for `gather`."""
-    grey = np.asarray(film if film.dtype == np.uint8 else film >> 8, np.uint8)
+    grey = grey_of(film)
     found = specks(grey)
     packed = np.empty((1 + len(found.boxes), COLUMNS), np.uint16)
     packed[0] = difference_hash(grey)
-    packed[1:, :4] = found.boxes
+    packed[1:, :2] = found.boxes[:, :2]
+    packed[1:, 2] = found.boxes[:, 2] * SIZES + found.boxes[:, 3]
+    packed[1:, 3] = found.is_alone
     packed[1:, 4:] = found.contents.view(np.uint16).reshape(-1, COLUMNS - 4)
     return packed
 
@@ -59,7 +64,8 @@ def gather(looked: Iterable[Decoded]) -> Pixels:
         shapes=np.array([film.native_shape for film in films], np.uint16).reshape(-1, 2),
         hashes=np.array([film.image[0] for film in films], np.uint16).reshape(-1, WORDS),
         film=np.repeat(rows, [len(film.image) - 1 for film in films]),
-        boxes=specks_of_all[:, :4],
+        boxes=np.stack([*specks_of_all[:, :2].T, *np.divmod(specks_of_all[:, 2], SIZES)], axis=1),
+        is_alone=specks_of_all[:, 3] == 1,
         contents=np.ascontiguousarray(specks_of_all[:, 4:]).view(np.uint64),
     )
 

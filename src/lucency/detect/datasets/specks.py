@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lucency.records import Image, IntArray
+from lucency.records import BoolArray, Image, IntArray
 
 REACH = 9
 """Pixels as stored."""
@@ -29,6 +29,9 @@ CONTRAST = 32
 MOST = 20_000
 """Outlying pixels that a film is looked at for, those of the highest contrast: a film of noise has
 no end of them."""
+CELL = 2
+"""Pixels that a speck must be apart from all else that stands out, to be alone; at most twice that
+are asked for."""
 ROWS = 64
 """Rows that are looked at together: what they need stays in the processor's cache."""
 STEPS = ((1, 0), (32, 16), (32, 0))
@@ -43,19 +46,27 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Specks(NamedTuple):
-    """Of one film: boxes (m, 4) int64: y, x, height, width in pixels as stored; contents (m, 3)
-    uint64: equal numbers, equal contents, told apart as in `STEPS`."""
+    """Of one film: boxes (m, 4) int64: y, x, height, width in pixels as stored. is_alone (m,): no
+    other pixel stands out within `CELL` pixels of it, and it is not at the border: a letter's
+    strokes, a lead's ends and noise have company. contents (m, 3) uint64: equal numbers, equal
+    contents, told apart as in `STEPS`."""
 
     boxes: IntArray
+    is_alone: BoolArray
     contents: npt.NDArray[np.uint64]
 
 
 def specks(grey: npt.NDArray[np.uint8]) -> Specks:
     """Those of a film (h, w); none of a film that is too small."""
-    boxes = np.zeros((0, 4), np.int64)
-    if min(grey.shape) > 2 * REACH:
-        boxes = _boxes(outliers(grey), grey.shape[1])
-    return Specks(boxes, _contents(grey, boxes))
+    points = np.zeros(0, np.int64) if min(grey.shape) <= 2 * REACH else outliers(grey)
+    boxes, n_pixels = _boxes(points, grey.shape[1])
+    is_alone = _alone(points, boxes, n_pixels, (grey.shape[0], grey.shape[1]))
+    return Specks(boxes, is_alone, _contents(grey, boxes))
+
+
+def grey_of(film: Image) -> npt.NDArray[np.uint8]:
+    """A film (h, w) as stored, in 256 grey values."""
+    return np.asarray(film if film.dtype == np.uint8 else film >> 8, np.uint8)
 
 
 def outliers(grey: npt.NDArray[np.uint8]) -> IntArray:
@@ -92,12 +103,13 @@ def _surroundings(grey: Image, here: Image, rows: IntArray) -> tuple[Image, Imag
     return np.minimum(lower, upper), np.maximum(lower, upper)
 
 
-def _boxes(points: IntArray, width: int) -> IntArray:
-    """Pixels that touch, also at corners, belong together: (n, 4) of those that fit a speck.
+def _boxes(points: IntArray, width: int) -> tuple[IntArray, IntArray]:
+    """Pixels that touch, also at corners, belong together: (n, 4) of those that fit a speck, and
+    how many pixels each has.
 
     By runs: neighbours in a row first, then runs that touch one in the row below."""
     if not len(points):
-        return np.zeros((0, 4), np.int64)
+        return np.zeros((0, 4), np.int64), np.zeros(0, np.int64)
     starts = np.flatnonzero((np.diff(points, prepend=-2) > 1) | (points % width == 0))
     first, last = points[starts], points[np.append(starts[1:], len(points)) - 1]
     begin = np.searchsorted(last, first + width - (first % width > 0))
@@ -113,8 +125,27 @@ def _boxes(points: IntArray, width: int) -> IntArray:
     left = np.minimum.reduceat(first[order] % width, edges)
     bottom = np.maximum.reduceat(last[order] // width, edges)
     right = np.maximum.reduceat(last[order] % width, edges)
+    n_pixels = np.add.reduceat(last[order] - first[order] + 1, edges)
     boxes = np.stack([top, left, bottom - top + 1, right - left + 1], axis=1)
-    return boxes[(boxes[:, 2:] <= LARGEST).all(axis=1)]
+    fits = (boxes[:, 2:] <= LARGEST).all(axis=1)
+    return boxes[fits], n_pixels[fits]
+
+
+def _alone(
+    points: IntArray, boxes: IntArray, n_pixels: IntArray, shape: tuple[int, int]
+) -> BoolArray:
+    """Whether the cells of each box, and those that touch them, hold its own pixels only."""
+    rows, columns = shape[0] // CELL + 3, shape[1] // CELL + 3
+    cells = (points // shape[1] // CELL + 1) * columns + points % shape[1] // CELL + 1
+    held = np.bincount(cells, minlength=rows * columns).reshape(rows, columns)
+    sums = np.zeros((rows + 1, columns + 1), np.int64)
+    np.cumsum(np.cumsum(held, axis=0), axis=1, out=sums[1:, 1:])
+    y, x, height, width = boxes.T
+    top, left = y // CELL, x // CELL
+    bottom, right = (y + height - 1) // CELL + 3, (x + width - 1) // CELL + 3
+    around = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    inside = (y > 0) & (x > 0) & (y + height < shape[0]) & (x + width < shape[1])
+    return np.asarray((around == n_pixels) & inside)
 
 
 def _contents(grey: npt.NDArray[np.uint8], boxes: IntArray) -> npt.NDArray[np.uint64]:
