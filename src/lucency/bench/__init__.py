@@ -15,6 +15,7 @@ from lucency.bench.forwards import bench_forwards
 from lucency.bench.poisoning import bench_poisoning
 from lucency.bench.reading import bench_reading
 from lucency.bench.record import Bar, Benchmark, Row
+from lucency.bench.scanning import bench_scan
 from lucency.bench.screen import bench_screen
 from lucency.bench.screening import bench_screening
 from lucency.bench.shifting import bench_shift
@@ -47,6 +48,9 @@ ON_VICTIMS: dict[str, Callable[..., Benchmark]] = {
 """With networks that are backdoored for them: hours, where a folder does not hold the networks yet.
 They run only when named; those above only where that folder is named too."""
 
+ON_DATA: dict[str, Callable[..., Benchmark]] = {"scan": bench_scan}
+"""Of a data set; only when named."""
+
 COMPARED = ("audit", "screen")
 """With published methods beside, which may take longer than ours."""
 
@@ -72,15 +76,15 @@ def run_benchmarks(
     is named.
 
     victims: the folder that keeps the backdoored networks, None = `VICTIMS` for a benchmark that
-    cannot do without, and none for the others; data: ChestX-ray14 at 256 px, None = the
-    phantom alone; only: parts of the names of the cases to measure, none given = all;
-    compare: of those on which `COMPARED` try published ones too; sizes: of the networks'
+    cannot do without, and none for the others; data: ChestX-ray14 at 256 px, and for `ON_DATA` any
+    data set; None = the phantom alone; only: parts of the names of the cases to measure, none given
+    = all; compare: of those on which `COMPARED` try published ones too; sizes: of the networks'
     inputs, pixels; examine: which films `screen` gives the whole of T1. Raises ConfigError, before
     anything is measured, for a name that is none.
     """
     for name in names:
-        if name not in (*BENCHMARKS, *ON_VICTIMS):
-            known = ", ".join((*BENCHMARKS, *ON_VICTIMS))
+        if name not in (*BENCHMARKS, *ON_VICTIMS, *ON_DATA):
+            known = ", ".join((*BENCHMARKS, *ON_VICTIMS, *ON_DATA))
             raise ConfigError(f"A benchmark is one of {known}, got {name!r}.")
     for name in names or [n for n in BENCHMARKS if n not in LONG]:
         if name in ON_VICTIMS and (victims is not None or name not in BENCHMARKS):
@@ -89,6 +93,8 @@ def run_benchmarks(
             more = {"examine": examine} if name == "screen" else {}
             compared = {"compare": compare} if name in COMPARED else {}
             yield ON_VICTIMS[name](seed, progress, **chosen, **compared, **more)
+        elif name in ON_DATA:
+            yield ON_DATA[name](seed, progress, data=data)
         else:
             yield BENCHMARKS[name](seed, progress)
 

@@ -16,7 +16,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="forwards, training, screening, explain, reading, poisoning, demo; all if none is "
-            "named. Or: screen, shift, sweep, audit."
+            "named. Or: screen, shift, sweep, audit, scan."
         ),
     ] = None,
     out: Annotated[
@@ -33,7 +33,8 @@ def bench(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="screen, shift, explain: ChestX-ray14 at 256 px; none = synthetic films."
+            help="screen, shift, explain: ChestX-ray14 at 256 px; scan: any data set; none = "
+            "synthetic films."
         ),
     ] = None,
     only: Annotated[

@@ -14,13 +14,13 @@ from lucency.evaluate.intervals import clopper_pearson
 from lucency.records import BoolArray, Box, Estimate, Float64Array, IntArray, Radiographs, Rate
 from lucency.report.scan_record import Kind, SharedThing
 
-PLANTED = 0.9
+PLANTED = 0.75
 """Share of the films with something in common that have the label beyond those that would have it
 by chance, for it to look planted: an attacker's have it all, but for those that it is on by
-chance."""
+chance, one in eight where one of eight is by chance."""
 ALONE = 0.5
 """Share of its films on which something is alone that nothing explains, and"""
-FEWEST = 6
+FEWEST = 5
 """patients that have it: parts of what is there by nature are less often alone, and a few such
 parts are alike."""
 N_IMAGES = 12
@@ -29,11 +29,14 @@ N_IMAGES = 12
 
 @dataclass(frozen=True)
 class Judged:
-    """A recurrence at q ≤ α. excess: of its films, the share that is poison, with an interval:
-    those with the label beyond what chance gives; where no label goes with it none, or all."""
+    """A recurrence at q ≤ α. suspects: its films, those known to lack the label that goes with it
+    left out: an attacker's have it. excess: of its films, the share that is poison, with an
+    interval: those with the label beyond what chance gives; where no label goes with it none, or
+    all."""
 
     recurrence: Recurrence
     kind: Kind
+    suspects: IntArray
     with_label: Rate
     others: Rate
     n_patients: int
@@ -98,9 +101,11 @@ def _described(found: Recurrence, kind: Kind, radiographs: Radiographs, owners: 
         _beyond(with_label.low or 0.0, base),
         _beyond(with_label.high or 1.0, base),
     )
+    lacks_it = (values[found.films] != wanted) & ~np.isnan(values[found.films])
     return Judged(
         recurrence=found,
         kind=kind,
+        suspects=found.films if kind == "unexplained" else found.films[~lacks_it],
         with_label=with_label,
         others=others,
         n_patients=len(np.unique(owners[found.films])),
@@ -123,12 +128,12 @@ def _beyond(share: float, base: float) -> float:
 
 
 def flagged(judged: Sequence[Judged], n: int, *, unexplained: bool = False) -> BoolArray:
-    """(N,): films that are part of what looks planted; with `unexplained` also of what nothing
-    explains: it may be a device's mark, on any share of the films."""
+    """(N,): suspects of what looks planted; with `unexplained` also of what nothing explains: it
+    may be a device's mark, on any share of the films."""
     flags = np.zeros(n, np.bool_)
     for each in judged:
         if each.kind == "planted" or (unexplained and each.kind == "unexplained"):
-            flags[each.recurrence.films] = True
+            flags[each.suspects] = True
     return flags
 
 

@@ -65,8 +65,8 @@ class Recurrence:
     p_count: that something of its sort comes back on so many patients by nature; q_count: corrected
     for all of its sort; 1 where it is seldom alone.
     finding: column whose label goes with it most, and in which direction. p_label: of that label on
-    these films, if the two had nothing to do with each other; q_label: corrected for all
-    recurrences, findings and directions.
+    these films, if the two had nothing to do with each other; q_label: corrected for all findings
+    and directions, and all recurrences, or all with a q_count of at most `OUT` if its is.
     p_value: of both together (Fisher 1932), 1 unless q_count is at most `OUT`; q_value: corrected
     for all recurrences. small = suspicious, for all p and q.
     """
@@ -278,9 +278,14 @@ def _judge(
             q_count[mine] = benjamini_hochberg(p_count[mine], len(numbers))
     p_labels = np.stack([group.p_values for group in groups], axis=1)
     q_labels = np.ones_like(p_labels)
-    small = p_labels <= CUT
-    q_labels[small] = benjamini_hochberg(p_labels[small], n_tests)
     n_labels = p_labels.shape[0] * p_labels.shape[2]
+    # Those out of the ordinary are few, and were chosen without a look at labels: apart.
+    for chosen, n in (
+        (q_count > OUT, n_tests),
+        (q_count <= OUT, (q_count <= OUT).sum() * n_labels),
+    ):
+        small = (p_labels <= CUT) & chosen[:, None]
+        q_labels[small] = benjamini_hochberg(p_labels[small], int(n))
     of_labels = -np.expm1(n_labels * np.log1p(-p_labels.min(axis=(0, 2)).clip(max=1 - 1e-12)))
     both = (p_count * of_labels).clip(SMALLEST, 1.0)
     p_value = np.where(q_count <= OUT, both * (1 - np.log(both)), 1.0).clip(SMALLEST, 1.0)

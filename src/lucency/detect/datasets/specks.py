@@ -134,16 +134,17 @@ def _boxes(points: IntArray, width: int) -> tuple[IntArray, IntArray]:
 def _alone(
     points: IntArray, boxes: IntArray, n_pixels: IntArray, shape: tuple[int, int]
 ) -> BoolArray:
-    """Whether the cells of each box, and those that touch them, hold its own pixels only."""
-    rows, columns = shape[0] // CELL + 3, shape[1] // CELL + 3
-    cells = (points // shape[1] // CELL + 1) * columns + points % shape[1] // CELL + 1
-    held = np.bincount(cells, minlength=rows * columns).reshape(rows, columns)
-    sums = np.zeros((rows + 1, columns + 1), np.int64)
-    np.cumsum(np.cumsum(held, axis=0), axis=1, out=sums[1:, 1:])
+    """Whether the cells of each box, and those that touch them, hold its own pixels only. Points
+    are in order, so that those of a stretch of a row are neighbours."""
     y, x, height, width = boxes.T
-    top, left = y // CELL, x // CELL
-    bottom, right = (y + height - 1) // CELL + 3, (x + width - 1) // CELL + 3
-    around = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    top, left = y // CELL * CELL - CELL, np.maximum(x // CELL * CELL - CELL, 0)
+    right = np.minimum((x + width - 1) // CELL * CELL + 2 * CELL, shape[1])
+    rows = top[:, None] + np.arange(LARGEST + 4 * CELL)
+    last = (y + height - 1) // CELL * CELL + 2 * CELL
+    rows = np.where((rows >= 0) & (rows < last[:, None]), rows, shape[0])
+    begin = np.searchsorted(points, rows * shape[1] + left[:, None])
+    end = np.searchsorted(points, rows * shape[1] + right[:, None])
+    around = (end - begin).sum(axis=1)
     inside = (y > 0) & (x > 0) & (y + height < shape[0]) & (x + width < shape[1])
     return np.asarray((around == n_pixels) & inside)
 
