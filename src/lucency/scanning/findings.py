@@ -14,10 +14,10 @@ from lucency.evaluate.intervals import clopper_pearson
 from lucency.records import BoolArray, Box, Estimate, Float64Array, IntArray, Radiographs, Rate
 from lucency.report.scan_record import Kind, SharedThing
 
-PLANTED = 0.75
+PLANTED = (0.75, 0.95)
 """Share of the films with something in common that have the label beyond those that would have it
-by chance, for it to look planted: an attacker's have it all, but for those that it is on by
-chance, one in eight where one of eight is by chance."""
+by chance, and the upper end of its interval, for it to look planted: an attacker's have it all, but
+for the few films that have it by chance."""
 ALONE = 0.5
 """Share of its films on which something is alone that nothing explains, and"""
 FEWEST = 5
@@ -75,7 +75,8 @@ def _judge(
     found: Recurrence, radiographs: Radiographs, owners: IntArray, alpha: float
 ) -> Judged | None:
     judged = _described(found, "shortcut", radiographs, owners)
-    if found.q_value <= alpha and found.q_label <= alpha and judged.excess[0] >= PLANTED:
+    has_label = judged.excess[0] >= PLANTED[0] and judged.excess[2] >= PLANTED[1]
+    if found.q_value <= alpha and found.q_label <= alpha and has_label:
         return replace(judged, kind="planted")
     is_part = found.alone <= ALONE or judged.n_patients < FEWEST
     if found.q_value <= alpha and found.is_exact and not is_part:

@@ -32,9 +32,10 @@ CUT = 0.05
 """Recurrences of a larger p-value are counted, and forgotten."""
 OUT = 0.05
 """Share of false discoveries among recurrences on more films than comes by nature."""
-SELDOM = 0.25
+SELDOM = 0.1
 """Share of its films on which a recurrence is alone, for one that may be out of the ordinary: parts
-of letters never are, and a square anywhere now and then."""
+of letters hardly are, and a square anywhere now and then. Grey values that are the same at the very
+same place need not be: of letters they are not."""
 LARGEST_KEPT = 64
 """Recurrences of each sort that are compared with the others, those on most films."""
 ENOUGH = (10, 3, 3)
@@ -212,12 +213,13 @@ def _portion(
     n_patients = np.bincount(patients // (owners.max(initial=0) + 1), minlength=len(starts))
     n_alone = np.bincount(of, keyed.is_alone, minlength=len(starts))
     alone = n_alone / n_films
+    least_alone = _least_alone(*what)
     areas = keyed.boxes[starts, 2].astype(np.int64) * keyed.boxes[starts, 3]
     classes = np.searchsorted(AREAS, areas, side="right") - 1
     sizes: dict[Sort, IntArray] = {}
     largest = np.zeros(len(starts), np.bool_)
     for area in range(len(AREAS)):
-        mine = np.flatnonzero((alone > SELDOM) & (classes == area))
+        mine = np.flatnonzero((alone > least_alone) & (classes == area))
         sizes[(*what, area)] = n_patients[mine]
         largest[mine[np.argsort(n_patients[mine], kind="stable")[-LARGEST_KEPT:]]] = True
     often = np.flatnonzero(n_films >= least)
@@ -242,6 +244,10 @@ def _portion(
         for rows in (slice(starts[g], starts[g] + n_films[g]),)
     ]
     return _Portion(len(often), groups, sizes)
+
+
+def _least_alone(kind: Kind, step: int) -> float:
+    return -1.0 if kind == "content at one place" and STEPS[step][0] == 1 else SELDOM
 
 
 def _starts(keys: Keys) -> BoolArray:
@@ -269,7 +275,12 @@ def _judge(
     p_count, q_count = np.ones(len(groups)), np.ones(len(groups))
     for sort, numbers in sizes.items():
         mine = np.array(
-            [i for i, g in enumerate(groups) if g.sort == sort and g.alone > SELDOM], np.int64
+            [
+                i
+                for i, g in enumerate(groups)
+                if g.sort == sort and g.alone > _least_alone(*sort[:2])
+            ],
+            np.int64,
         )
         if len(mine):
             p_count[mine] = beyond(
