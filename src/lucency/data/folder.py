@@ -13,7 +13,16 @@ import numpy as np
 
 from lucency.config import ConfigPath
 from lucency.data.guard import FileImages
-from lucency.data.tables import FindingNames, Listing, Table, inner_path, nearest, read_table, shown
+from lucency.data.tables import (
+    Entries,
+    FindingNames,
+    Listing,
+    Table,
+    inner_path,
+    nearest,
+    read_table,
+    shown,
+)
 from lucency.errors import DataError
 from lucency.records import FloatArray, Radiographs, Record, Rejected, Split
 
@@ -53,13 +62,9 @@ class FolderSource(Record):
         Raises `DataError`, with the line, for a table that cannot be used as a whole. Rows whose
         file is missing become `rejected`.
         """
-        table = read_table(self.path / TABLE)
-        names = _image_names(table)
-        patients = _patients(table)
-        findings = _findings(table, self.findings)
-        labels = _labels(table, findings)
-        splits = _splits(table)
-        views = _views(table)
+        names, patients, findings, labels, splits, views = entries(
+            read_table(self.path / TABLE), self.findings
+        )
         listing = Listing()
         kept = [i for i, name in enumerate(names) if listing.has(self.path / name)]
         if not kept:
@@ -80,6 +85,21 @@ class FolderSource(Record):
             rejected=tuple(Rejected(image=names[i], reason=MISSING) for i in absent),
             notes=_notes(labels[kept]),
         )
+
+
+def entries(table: Table, wanted: tuple[str, ...] | None = None) -> Entries:
+    """What a `labels.csv` says. wanted: findings to use, None = all. Raises `DataError`, with the
+    line."""
+    names, patients = _image_names(table), _patients(table)
+    findings = _findings(table, wanted)
+    return Entries(
+        images=tuple(names),
+        patients=tuple(patients),
+        findings=findings,
+        labels=_labels(table, findings),
+        splits=tuple(_splits(table)),
+        views=tuple(_views(table)),
+    )
 
 
 def _image_names(table: Table) -> list[str]:

@@ -7,6 +7,7 @@ Wang et al., ChestX-ray8, CVPR 2017. The archives may be unpacked into one `imag
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from lucency.config import ConfigPath
 from lucency.data.guard import FileImages
-from lucency.data.tables import Table, names_in, nearest, read_lines, read_table, shown
+from lucency.data.tables import Entries, Table, names_in, nearest, read_lines, read_table, shown
 from lucency.errors import DataError
 from lucency.records import Box, FloatArray, Radiographs, Record, Rejected, Split
 
@@ -40,6 +41,8 @@ TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 """The label tables, newest first: the first that is there is read."""
 TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
 BOXES = "BBox_List_2017.csv"
+IMAGE, LABELS = "Image Index", "Finding Labels"
+"""Columns of the label table."""
 
 _POSITION = {finding: k for k, finding in enumerate(FINDINGS)}
 _SIZE_PX = 1024
@@ -68,10 +71,7 @@ class NihSource(Record):
         Raises `DataError`, with the line, for a table that does not fit the data set.
         """
         table, notes = _read_entries(self.path)
-        names = _image_names(table)
-        labels = _labels(table)
-        patients = _column(table, "Patient ID")
-        views = _column(table, "View Position")
+        names, patients, _, labels, _, views = entries(table)
         splits, split_notes = _splits(self.path, names)
         files = _find_files(self.path)
         kept = [i for i, name in enumerate(names) if name in files]
@@ -85,11 +85,24 @@ class NihSource(Record):
             patient_ids=tuple(patients[i] for i in kept),
             labels=labels[kept],
             splits=tuple(splits[i] for i in kept),
-            views=tuple(views[i] or None for i in kept),
+            views=tuple(views[i] for i in kept),
             images=FileImages([files[names[i]] for i in kept]),
             rejected=rejected,
             notes=(*notes, *split_notes, *absent_notes),
         )
+
+
+def entries(table: Table) -> Entries:
+    """What a label table says; it has no splits. Raises `DataError`, with the line."""
+    names = _image_names(table)
+    return Entries(
+        images=tuple(names),
+        patients=tuple(_column(table, "Patient ID")),
+        findings=FINDINGS,
+        labels=_labels(table),
+        splits=(None,) * len(names),
+        views=tuple(view or None for view in _column(table, "View Position")),
+    )
 
 
 def read_boxes(path: Path) -> tuple[FindingBox, ...]:
@@ -155,7 +168,7 @@ def _column(table: Table, title: str) -> list[str]:
 
 def _image_names(table: Table) -> list[str]:
     first: dict[str, int] = {}
-    for (line, _), name in zip(table.rows, _column(table, "Image Index"), strict=True):
+    for (line, _), name in zip(table.rows, _column(table, IMAGE), strict=True):
         if not name or "/" in name or "\\" in name:
             raise DataError(
                 f"{table.name}, line {line}: Image Index must be a file name without folders, but "
@@ -170,7 +183,7 @@ def _image_names(table: Table) -> list[str]:
 
 
 def _labels(table: Table) -> FloatArray:
-    column = table.column("Finding Labels")
+    column = table.column(LABELS)
     labels = np.zeros((len(table.rows), len(FINDINGS)), dtype=np.float32)
     for row, (line, cells) in enumerate(table.rows):
         if cells[column] == "No Finding":
@@ -180,7 +193,7 @@ def _labels(table: Table) -> FloatArray:
     return labels
 
 
-def _splits(folder: Path, names: list[str]) -> tuple[list[Split | None], tuple[str, ...]]:
+def _splits(folder: Path, names: Sequence[str]) -> tuple[list[Split | None], tuple[str, ...]]:
     there = names_in(folder)
     if TEST_LIST not in there:
         note = f"{TEST_LIST} is absent: the official test set is unknown, so another is drawn."

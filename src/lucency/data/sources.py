@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lucency.data.folder import TABLE, FolderSource
+from lucency.data.label_table import LabelTableSource
 from lucency.data.medmnist import MedMnistSource
 from lucency.data.nih import TABLES, NihSource
 from lucency.data.phantom import PhantomSource
@@ -23,12 +24,18 @@ Source = Annotated[
 """Settings of any source, told apart by its `source`; each has `load(seed) -> Radiographs`."""
 
 
-def source_at(path: Path) -> FolderSource | NihSource | MedMnistSource:
+AnySource = PhantomSource | FolderSource | NihSource | MedMnistSource | LabelTableSource
+"""Of films, or of labels alone."""
+
+
+def source_at(path: Path) -> FolderSource | NihSource | MedMnistSource | LabelTableSource:
     """The source of the data set that lies at `path`, told by its files: a folder with a
-    `labels.csv`, ChestX-ray14 as it is distributed, or a MedMNIST file. Raises DataError for
-    anything else."""
+    `labels.csv`, ChestX-ray14 as it is distributed, a MedMNIST file, or a table of labels without
+    films. Raises DataError for anything else."""
     if path.suffix.lower() == ".npz":
         return MedMnistSource(path=path)
+    if path.suffix.lower() == ".csv":
+        return LabelTableSource(path=path)
     there = names_in(path)
     if TABLE in there:
         return FolderSource(path=path)
@@ -36,5 +43,5 @@ def source_at(path: Path) -> FolderSource | NihSource | MedMnistSource:
         return NihSource(path=path)
     raise DataError(
         f"A data set was expected at {shown(str(path))}: a folder with a {TABLE} or with "
-        f"{TABLES[0]}, or a MedMNIST .npz file; there is none."
+        f"{TABLES[0]}, a MedMNIST .npz file, or a .csv table of labels; there is none."
     )

@@ -10,11 +10,12 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator
 
 from lucency.errors import DataError
+from lucency.records import FloatArray, Split
 
 MAX_COLUMNS = 10_000
 MAX_BYTES = 2**30
@@ -31,6 +32,17 @@ def _distinct(findings: tuple[str, ...]) -> tuple[str, ...]:
 
 FindingNames = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 """The label columns that a source is to use: at least one, each once."""
+
+
+class Entries(NamedTuple):
+    """What a table of labels says of N images. labels (N, K) in {1, 0, NaN}."""
+
+    images: tuple[str, ...]
+    patients: tuple[str, ...]
+    findings: tuple[str, ...]
+    labels: FloatArray
+    splits: tuple[Split | None, ...]
+    views: tuple[str | None, ...]
 
 
 @dataclass(frozen=True)

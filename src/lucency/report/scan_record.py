@@ -13,11 +13,23 @@ from lucency.report.screen_record import FileName
 
 SCHEMA: Literal["lucency/scan/1"] = "lucency/scan/1"
 
-ScanVerdict = Literal["planted", "unexplained", "shortcuts", "no-evidence"]
+ScanVerdict = Literal[
+    "planted", "edited-labels", "unexplained", "odd-labels", "shortcuts", "no-evidence"
+]
 Kind = Literal["planted", "unexplained", "shortcut"]
+LabelKind = Literal["edited", "odd"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PValue = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+
+
+class OddLabel(Record):
+    """A label of a film, and its probability as the film's other labels say, learned on other
+    patients; small = suspicious."""
+
+    finding: str
+    value: Literal[0, 1]
+    probability: Probability
 
 
 class ScannedImage(Record):
@@ -26,7 +38,9 @@ class ScannedImage(Record):
     A rejected image has a reason and nothing else. suspicion: −log₁₀ of its p-value, larger = more
     suspicious. p_value: the smallest of the recurrences that it is part of; q_value: theirs,
     corrected for all that were looked at. flagged: it is part of one that looks planted, or,
-    if that was asked for, that nothing explains. evidence: in words.
+    if that was asked for, that nothing explains; or it has a label that looks edited. evidence: in
+    words. label_suspicion: −log₁₀ of the smallest p-value of a pattern of findings that it has with
+    a label; larger = more suspicious. label: the one that is least likely.
     """
 
     image: FileName
@@ -37,6 +51,8 @@ class ScannedImage(Record):
     q_value: Probability | None = None
     flagged: bool | None = None
     evidence: tuple[str, ...] = ()
+    label_suspicion: float | None = None
+    label: OddLabel | None = None
 
 
 class SharedThing(Record):
@@ -70,6 +86,33 @@ class SharedThing(Record):
     q_value: Probability
     images: tuple[FileName, ...]
     key: str
+
+
+class OddLabels(Record):
+    """Films that have some findings, and a label that does not fit them.
+
+    kind: "edited" where nearly all of these films have it against what is expected; "odd" where
+    too many have it, and it is not known which. present: findings that they have; finding,
+    direction: the label, "set" = the finding, "clear" = its absence. n_patients: who have the
+    findings, a patient counting once for each set of labels; n_with: of them with the finding;
+    expected: as many as their other labels say. n_films: with the findings and the label; share: of
+    these beyond what is expected, with a 95 % interval. images: some of them.
+    """
+
+    kind: LabelKind
+    present: tuple[str, ...]
+    finding: str
+    direction: Direction
+    n_patients: Count
+    n_with: Count
+    expected: float
+    n_films: Count
+    share: Probability
+    share_low: Probability
+    share_high: Probability
+    p_value: PValue
+    q_value: Probability
+    images: tuple[FileName, ...]
 
 
 class Conflict(Record):
@@ -124,7 +167,8 @@ class ScanReport(Record):
     verdict: the most suspicious kind of what films share. poison_rate: share of the films that are
     part of what looks planted, less those that would have the label by chance; what nothing
     explains makes the interval longer. It counts what the tests can see. things: what was shared,
-    the most significant first; n_things: how many there are.
+    the most significant first; n_things: how many there are. labels: those that do not fit the
+    other labels.
     """
 
     schema_: Literal["lucency/scan/1"] = Field(default=SCHEMA, alias="schema")
@@ -137,6 +181,7 @@ class ScanReport(Record):
     poison_rate: Estimate
     things: tuple[SharedThing, ...]
     n_things: Count
+    labels: tuple[OddLabels, ...]
     copies: Copies
     tests: tuple[ScanTest, ...]
     rejected: tuple[Rejected, ...]

@@ -16,6 +16,11 @@ NAMED = 6
 """Films of each that are named."""
 
 
+NO_COPIES = Copies(
+    n_groups=0, n_films=0, across_patients=0, across_splits=0, n_conflicts=0, conflicts=()
+)
+
+
 def describe_copies(
     radiographs: Radiographs, owners: IntArray, rows: IntArray, first: IntArray
 ) -> tuple[Copies, IntArray]:

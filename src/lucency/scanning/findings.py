@@ -23,6 +23,8 @@ ALONE = 0.5
 FEWEST = 5
 """patients that have it: parts of what is there by nature are less often alone, and a few such
 parts are alike."""
+Shares = tuple[float, float, float]
+"""A share, and its interval."""
 N_IMAGES = 12
 """Named, and shown, of each recurrence."""
 
@@ -40,7 +42,7 @@ class Judged:
     with_label: Rate
     others: Rate
     n_patients: int
-    excess: tuple[float, float, float]
+    excess: Shares
 
     @property
     def location(self) -> Box | None:
@@ -138,20 +140,23 @@ def flagged(judged: Sequence[Judged], n: int, *, unexplained: bool = False) -> B
     return flags
 
 
-def poison_rate(judged: Sequence[Judged], n_films: int) -> Estimate:
+def poison_rate(
+    judged: Sequence[Judged], edited: Sequence[tuple[IntArray, Shares]], n_films: int
+) -> Estimate:
     """Share of the films that are poison, of the kinds that can be seen: of what looks planted;
-    what nothing explains makes the interval longer only."""
+    what nothing explains makes the interval longer only. edited: films with labels that do not fit,
+    and the share of them that was edited."""
     amounts = np.zeros(3)
     seen: set[int] = set()
-    for each in judged:
-        if each.kind != "shortcut":
-            new = set(each.recurrence.films.tolist()) - seen
-            seen |= new
-            amounts += len(new) * np.array(each.excess)
+    shared = [(j.recurrence.films, j.excess) for j in judged if j.kind != "shortcut"]
+    for films, excess in [*shared, *edited]:
+        new = set(films.tolist()) - seen
+        seen |= new
+        amounts += len(new) * np.array(excess)
     value, low, high = (float(a) / n_films for a in amounts)
     if not seen:
         return Estimate(
-            value=0.0, n=n_films, reason="nothing looks planted: no interval, for the tests see "
+            value=0.0, n=n_films, reason="nothing looks poisoned: no interval, for the tests see "
             "only some kinds of triggers",
         )  # fmt: skip
     return Estimate(value=value, low=low, high=high, n=n_films)

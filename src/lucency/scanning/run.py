@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,15 @@ import torch
 from safetensors.numpy import save_file
 
 from lucency.data.guard import FileImages
-from lucency.data.sources import Source
+from lucency.data.label_table import NO_FILM, NoImages
+from lucency.data.sources import AnySource
 from lucency.detect.datasets.duplicates import copies
+from lucency.detect.datasets.label_patterns import LabelAudit, audit_labels
 from lucency.detect.datasets.pixels import Pixels
 from lucency.detect.datasets.recurrence import Recurrence, recurrences
 from lucency.manifest import versions
 from lucency.progress import Progress, silent
-from lucency.records import BoolArray, IntArray, Radiographs, Rejected
+from lucency.records import BoolArray, Estimate, IntArray, Radiographs, Rejected
 from lucency.report.scan_page import render_scan
 from lucency.report.scan_record import Copies, ScannedData, ScannedImage, ScanReport, ScanTest
 from lucency.runs import (
@@ -33,7 +35,7 @@ from lucency.runs import (
 )
 from lucency.scanning.clean_table import write_clean
 from lucency.scanning.completion import complete
-from lucency.scanning.copies import describe_copies
+from lucency.scanning.copies import NO_COPIES, describe_copies
 from lucency.scanning.findings import (
     Judged,
     flagged,
@@ -42,12 +44,21 @@ from lucency.scanning.findings import (
     shared_thing,
     smallest,
 )
+from lucency.scanning.label_findings import (
+    flagged_labels,
+    kind_of_labels,
+    least_likely,
+    odd_labels,
+    shares,
+)
 from lucency.scanning.montage import draw
 from lucency.scanning.reading import Run, here, kept, read_parts
 from lucency.scanning.settings import ScanSettings
 from lucency.scanning.words import give_verdict, kind_of
 from lucency.screening.run import IDENTITY, stamp_of
 
+OF_FILMS = ("recurring specks", "copies")
+"""Tests that need films."""
 MOST_THINGS = 200
 """Things in `scan.json`; the others are counted."""
 
@@ -62,11 +73,12 @@ class Scanned:
     judged: tuple[Judged, ...]
     copies: Copies
     in_conflict: IntArray
+    labels: LabelAudit
     tests: tuple[ScanTest, ...]
 
 
 def scan_data(
-    source: Source,
+    source: AnySource,
     out: Path,
     settings: ScanSettings,
     *,
@@ -87,15 +99,13 @@ def scan_data(
             return folder.folder
         started = time.perf_counter()
         folder.begin(identity)
-        read_parts(radiographs, folder.checkpoint, run, progress=progress)
-        scanned = _scan(
-            radiographs, folder.checkpoint, settings, time.perf_counter() - started, progress
-        )
+        scanned = _scan(radiographs, folder.checkpoint, settings, run, progress)
         things = [
             shared_thing(each, f"thing-{i}", radiographs)
             for i, each in enumerate(scanned.judged[:MOST_THINGS], 1)
         ]
-        flags = flagged(scanned.judged, len(radiographs), unexplained=settings.unexplained)
+        odd = [odd_labels(pattern, radiographs) for pattern in scanned.labels.patterns]
+        flags = _flags(scanned, len(radiographs), settings)
         pictures = draw(radiographs, scanned.judged)
         write_via(folder.path("montage.safetensors"), lambda path: save_file(pictures, path))
         write_via(folder.path("scan.jsonl"), lambda path: _write(path, radiographs, scanned, flags))
@@ -103,17 +113,18 @@ def scan_data(
         unreadable[scanned.rows] = False
         write_clean(folder.path("clean.csv"), source, radiographs, ~flags & ~unreadable)
         report = ScanReport(
-            verdict=kind_of(things),
+            verdict=kind_of(things, odd),
             words=give_verdict(
-                things, len(scanned.judged), int(flags.sum()), scanned.copies, settings.alpha
+                things, len(scanned.judged), odd, int(flags.sum()), scanned.copies, settings.alpha
             ),
             warnings=_warnings(radiographs, scanned),
             alpha=settings.alpha,
             data=_data(source, radiographs, scanned.rows),
             n_flagged=int(flags.sum()),
-            poison_rate=poison_rate(scanned.judged, len(scanned.rows)),
+            poison_rate=_poison_rate(scanned),
             things=tuple(things),
             n_things=len(scanned.judged),
+            labels=tuple(odd),
             copies=scanned.copies,
             tests=scanned.tests,
             rejected=(*radiographs.rejected, *scanned.rejected),
@@ -137,17 +148,72 @@ def scan_data(
         return folder.folder
 
 
+def _flags(scanned: Scanned, n: int, settings: ScanSettings) -> BoolArray:
+    shared = flagged(scanned.judged, n, unexplained=settings.unexplained)
+    return shared | flagged_labels(scanned.labels.patterns, n, unexplained=settings.unexplained)
+
+
+def _poison_rate(scanned: Scanned) -> Estimate:
+    edited = [(p.films, (p.share, *shares(p))) for p in scanned.labels.patterns]
+    return poison_rate(scanned.judged, edited, len(scanned.rows))
+
+
 def _scan(
     radiographs: Radiographs,
     folder: Path,
     settings: ScanSettings,
-    reading: float,
+    run: Run,
     progress: Progress,
 ) -> Scanned:
-    """Everything that is asked of what was read. reading: seconds that it took."""
+    """Everything that is asked of a data set."""
+    _, owners = np.unique(radiographs.patient_ids, return_inverse=True)
+    pixels = (
+        _without_films(radiographs)
+        if isinstance(radiographs.images, NoImages)
+        else _scan_films(radiographs, owners, folder, settings, run, progress)
+    )
+    started = time.perf_counter()
+    with progress("Looking at labels", 1) as advance:
+        labels = audit_labels(
+            radiographs.labels, owners, radiographs.views, settings.alpha, settings.seed
+        )
+        advance(1)
+    test = ScanTest(
+        name="labels against labels",
+        looked_at=f"{radiographs.labels.size:,} labels of {len(radiographs):,} films",
+        comparisons=labels.n_tests,
+        seconds=time.perf_counter() - started,
+    )
+    return replace(pixels, labels=labels, tests=(*pixels.tests, test))
+
+
+NO_LABELS = LabelAudit((), 0, np.zeros((0, 0), np.float32), np.zeros(0))
+
+
+def _without_films(radiographs: Radiographs) -> Scanned:
+    return Scanned(
+        rows=np.arange(len(radiographs)),
+        rejected=(),
+        found=(),
+        judged=(),
+        copies=NO_COPIES,
+        in_conflict=np.zeros(0, np.int64),
+        labels=NO_LABELS,
+        tests=tuple(ScanTest(name=name, looked_at="", reason=NO_FILM) for name in OF_FILMS),
+    )
+
+
+def _scan_films(
+    radiographs: Radiographs,
+    owners: IntArray,
+    folder: Path,
+    settings: ScanSettings,
+    run: Run,
+    progress: Progress,
+) -> Scanned:
     n = len(radiographs)
     started = time.perf_counter()
-    _, owners = np.unique(radiographs.patient_ids, return_inverse=True)
+    read_parts(radiographs, folder, run, progress=progress)
     rows, hashes = [], []
     rejected: list[Rejected] = []
     n_specks = 0
@@ -168,15 +234,16 @@ def _scan(
     described, in_conflict = describe_copies(
         radiographs, owners, readable, copies(np.concatenate(hashes))
     )
+    specks, twice = OF_FILMS
     tests = (
         ScanTest(
-            name="recurring specks",
+            name=specks,
             looked_at=f"{n_specks:,} specks of at most 8 px on {len(readable):,} films",
             comparisons=found.n_tests,
-            seconds=reading + recurring - started,
+            seconds=recurring - started,
         ),
         ScanTest(
-            name="copies",
+            name=twice,
             looked_at=f"a difference hash of each of {len(readable):,} films",
             seconds=time.perf_counter() - recurring,
         ),
@@ -188,6 +255,7 @@ def _scan(
         judged=judged,
         copies=described,
         in_conflict=in_conflict,
+        labels=NO_LABELS,
         tests=tests,
     )
 
@@ -206,6 +274,9 @@ def _lines(radiographs: Radiographs, scanned: Scanned, flags: BoolArray) -> Iter
     for i, each in enumerate(scanned.judged, 1):
         for row in each.recurrence.films.tolist():
             evidence.setdefault(row, []).append(f"thing {i}: {each.kind}")
+    for i, pattern in enumerate(scanned.labels.patterns, 1):
+        for row in pattern.films.tolist():
+            evidence.setdefault(row, []).append(f"labels {i}: {kind_of_labels(pattern)}")
     for row in scanned.in_conflict.tolist():
         evidence.setdefault(row, []).append("a copy of it has other labels")
     reasons = {each.image: each.reason for each in scanned.rejected}
@@ -221,10 +292,12 @@ def _lines(radiographs: Radiographs, scanned: Scanned, flags: BoolArray) -> Iter
             q_value=float(q_values[row]),
             flagged=bool(flags[row]),
             evidence=tuple(evidence.get(row, ())),
+            label_suspicion=float(scanned.labels.suspicion[row]),
+            label=least_likely(scanned.labels, radiographs, row),
         )
 
 
-def _data(source: Source, radiographs: Radiographs, rows: IntArray) -> ScannedData:
+def _data(source: AnySource, radiographs: Radiographs, rows: IntArray) -> ScannedData:
     labels = radiographs.labels[rows]
     return ScannedData(
         name=radiographs.name,
@@ -247,7 +320,7 @@ def _warnings(radiographs: Radiographs, scanned: Scanned) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _identity(source: Source, radiographs: Radiographs, settings: ScanSettings) -> str:
+def _identity(source: AnySource, radiographs: Radiographs, settings: ScanSettings) -> str:
     """What the answer depends on; films by path, size and time, for there may be millions."""
     images = radiographs.images
     paths: Sequence[str | Path] = ()
